@@ -1,0 +1,285 @@
+//! The stored form of a binding, the same in the journal and in the checkpoint.
+//!
+//! A record is: length of what follows (u16), version (u8), IA kind (u8), status (u8), prefix
+//! length (u8), address (16), stamp (u64), IAID (u32), preferred and valid lifetime (u32 each),
+//! the seven times of [`Binding`] in the order of its fields (u32 each), DUID length (u8), DUID.
+//! Numbers are little-endian.
+
+use std::net::Ipv6Addr;
+
+use gemel_wire::IaId;
+
+use crate::{AbsoluteTime, Binding, BindingStatus, ClientDuid, IaKind, Lease};
+
+const VERSION: u8 = 1;
+/// Octets of a record before the DUID, its own length field not counted.
+const FIXED_LEN: usize = 1 + 1 + 1 + 1 + 16 + 8 + 4 + 4 + 4 + 7 * 4 + 1;
+
+/// Takes binding updates from the server rules, in the order in which they were made.
+pub trait UpdateSink {
+    /// Takes one update. `stamp` orders all updates of a server: of two records of one lease, the
+    /// one with the larger stamp is the later one, wherever they stand in the journal.
+    fn push(&mut self, binding: &Binding, stamp: u64);
+}
+
+/// Binding updates in their stored form, one after the other: what a worker hands to the control
+/// thread and what the journal appends as it is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct UpdateBatch {
+    octets: Vec<u8>,
+    count: usize,
+}
+
+impl UpdateBatch {
+    /// An empty batch with room for `octets`.
+    #[must_use]
+    pub fn with_capacity(octets: usize) -> Self {
+        Self { octets: Vec::with_capacity(octets), count: 0 }
+    }
+
+    /// The stored form.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// Number of updates.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is no update.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Forgets the updates, keeps the room.
+    pub fn clear(&mut self) {
+        self.octets.clear();
+        self.count = 0;
+    }
+
+    /// The updates in order.
+    #[must_use]
+    pub fn iter(&self) -> RecordIter<'_> {
+        RecordIter::new(&self.octets)
+    }
+}
+
+impl UpdateSink for UpdateBatch {
+    fn push(&mut self, binding: &Binding, stamp: u64) {
+        encode(binding, stamp, &mut self.octets);
+        self.count += 1;
+    }
+}
+
+/// A binding and its stamp, as read back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Record {
+    /// The binding.
+    pub binding: Binding,
+    /// Its place in the order of all updates.
+    pub stamp: u64,
+}
+
+/// Stored octets that are not a record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RecordError {
+    /// The record ends early, or its parts do not add up to its length.
+    #[error("binding record of {0} octets is cut short or has stray octets")]
+    Length(usize),
+    /// Written by a program that this one does not know.
+    #[error("binding record of version {0}; this program reads version {VERSION}")]
+    Version(u8),
+    /// A field holds what it cannot hold.
+    #[error("binding record with {what} {value}")]
+    Value {
+        /// Which field.
+        what: &'static str,
+        /// What it holds.
+        value: u8,
+    },
+}
+
+fn encode(binding: &Binding, stamp: u64, out: &mut Vec<u8>) {
+    let duid = binding.duid.as_bytes();
+    let duid_len = u8::try_from(duid.len()).expect("a DUID has at most 130 octets");
+    let len = u16::try_from(FIXED_LEN + duid.len()).expect("far below 64 KiB");
+    out.reserve(2 + usize::from(len));
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(&[
+        VERSION,
+        binding.kind as u8,
+        binding.status as u8,
+        binding.lease.prefix_len,
+    ]);
+    out.extend_from_slice(&binding.lease.address.octets());
+    out.extend_from_slice(&stamp.to_le_bytes());
+    for number in [
+        binding.iaid.0,
+        binding.preferred_lifetime,
+        binding.valid_lifetime,
+        binding.client_last_transaction_time.0,
+        binding.expiration_time.0,
+        binding.start_time_of_state.0,
+        binding.state_expiration_time.0,
+        binding.partner_lifetime.0,
+        binding.acked_partner_lifetime.0,
+        binding.partner_raw_clt_time.0,
+    ] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.push(duid_len);
+    out.extend_from_slice(duid);
+}
+
+impl Record {
+    /// Appends the stored form, length field included.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        encode(&self.binding, self.stamp, out);
+    }
+
+    /// Reads one record that begins with its length field and fills `octets` exactly.
+    ///
+    /// # Errors
+    /// What came back from disk is input like any other: anything that does not fit is refused.
+    pub fn decode(octets: &[u8]) -> Result<Self, RecordError> {
+        let length_error = RecordError::Length(octets.len());
+        let (len, body) = octets.split_first_chunk::<2>().ok_or(length_error)?;
+        if usize::from(u16::from_le_bytes(*len)) != body.len() {
+            return Err(length_error);
+        }
+        let version = *body.first().ok_or(length_error)?;
+        if version != VERSION {
+            return Err(RecordError::Version(version));
+        }
+        let (fixed, duid) = body.split_first_chunk::<FIXED_LEN>().ok_or(length_error)?;
+        if usize::from(fixed[FIXED_LEN - 1]) != duid.len() || duid.len() > gemel_wire::DUID_LEN_MAX
+        {
+            return Err(length_error);
+        }
+        let bad = |what, value| RecordError::Value { what, value };
+        let prefix_len = fixed[3];
+        if prefix_len > 128 {
+            return Err(bad("prefix length", prefix_len));
+        }
+        let mut address = [0; 16];
+        address.copy_from_slice(&fixed[4..20]);
+        let mut stamp = [0; 8];
+        stamp.copy_from_slice(&fixed[20..28]);
+        let number = |index: usize| {
+            let at = 28 + 4 * index;
+            u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
+        };
+        let time = |index| AbsoluteTime(number(index));
+        let binding = Binding {
+            lease: Lease { address: Ipv6Addr::from(address), prefix_len },
+            kind: IaKind::from_u8(fixed[1]).ok_or_else(|| bad("IA kind", fixed[1]))?,
+            status: BindingStatus::from_u8(fixed[2]).ok_or_else(|| bad("status", fixed[2]))?,
+            duid: ClientDuid::new(duid),
+            iaid: IaId(number(0)),
+            preferred_lifetime: number(1),
+            valid_lifetime: number(2),
+            client_last_transaction_time: time(3),
+            expiration_time: time(4),
+            start_time_of_state: time(5),
+            state_expiration_time: time(6),
+            partner_lifetime: time(7),
+            acked_partner_lifetime: time(8),
+            partner_raw_clt_time: time(9),
+        };
+        Ok(Self { binding, stamp: u64::from_le_bytes(stamp) })
+    }
+}
+
+/// Splits stored updates into records; ends after the first error.
+#[derive(Clone, Debug)]
+pub struct RecordIter<'a>(&'a [u8]);
+
+impl<'a> RecordIter<'a> {
+    /// Over the octets of an [`UpdateBatch`].
+    #[must_use]
+    pub fn new(octets: &'a [u8]) -> Self {
+        Self(octets)
+    }
+}
+
+impl Iterator for RecordIter<'_> {
+    type Item = Result<Record, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (l0, l1) = match self.0 {
+            [] => return None,
+            [l0, l1, ..] => (*l0, *l1),
+            [_] => {
+                self.0 = &[];
+                return Some(Err(RecordError::Length(1)));
+            }
+        };
+        let len = 2 + usize::from(u16::from_le_bytes([l0, l1]));
+        let Some((head, rest)) = self.0.split_at_checked(len) else {
+            let have = self.0.len();
+            self.0 = &[];
+            return Some(Err(RecordError::Length(have)));
+        };
+        let record = Record::decode(head);
+        self.0 = if record.is_ok() { rest } else { &[] };
+        Some(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(duid: &[u8]) -> Binding {
+        Binding {
+            lease: Lease::prefix("2001:db8:1::".parse().unwrap(), 56),
+            kind: IaKind::Pd,
+            status: BindingStatus::Active,
+            duid: ClientDuid::new(duid),
+            iaid: IaId(7),
+            preferred_lifetime: 1,
+            valid_lifetime: 2,
+            client_last_transaction_time: AbsoluteTime(3),
+            expiration_time: AbsoluteTime(4),
+            start_time_of_state: AbsoluteTime(5),
+            state_expiration_time: AbsoluteTime(6),
+            partner_lifetime: AbsoluteTime(7),
+            acked_partner_lifetime: AbsoluteTime(8),
+            partner_raw_clt_time: AbsoluteTime(9),
+        }
+    }
+
+    #[test]
+    fn round_trip() {
+        let mut batch = UpdateBatch::default();
+        let bindings = [sample(&[1; 10]), sample(&[2; 130]), sample(&[])];
+        for (stamp, binding) in (100..).zip(&bindings) {
+            batch.push(binding, stamp);
+        }
+        assert_eq!(batch.len(), 3);
+        let back: Vec<_> = batch.iter().map(Result::unwrap).collect();
+        assert_eq!(back.iter().map(|r| r.stamp).collect::<Vec<_>>(), [100, 101, 102]);
+        assert!(back.iter().zip(&bindings).all(|(r, b)| r.binding == *b));
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_octet_is_survived() {
+        let mut octets = Vec::new();
+        Record { binding: sample(&[3; 14]), stamp: 1 }.encode(&mut octets);
+        for cut in 0..octets.len() {
+            assert!(Record::decode(&octets[..cut]).is_err(), "cut at {cut}");
+        }
+        for at in 0..octets.len() {
+            for flip in 1..=255 {
+                let mut broken = octets.clone();
+                broken[at] ^= flip;
+                // Either refused or read as another record; never a panic.
+                let _ = RecordIter::new(&broken).count();
+            }
+        }
+    }
+}

@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The Gemel DHCPv6 server.
+
+pub mod config;

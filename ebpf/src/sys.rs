@@ -1,0 +1,96 @@
+//! The calls into libbpf and libc that libbpf-rs does not wrap. The only unsafe code of the crate.
+#![allow(unsafe_code)] // denied at the root: each of these is a C function
+
+use std::{
+    ffi::{CStr, c_int},
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr,
+};
+
+use libbpf_rs::libbpf_sys;
+
+/// Programs on an interface, by mode; 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProgramIds {
+    pub(crate) native: u32,
+    pub(crate) generic: u32,
+    pub(crate) offloaded: u32,
+}
+
+/// Which programs are attached to an interface.
+pub(crate) fn query(ifindex: u32) -> io::Result<ProgramIds> {
+    let mut opts = libbpf_sys::bpf_xdp_query_opts {
+        sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    // SAFETY: `opts` says its own size and outlives the call.
+    let result = unsafe { libbpf_sys::bpf_xdp_query(index(ifindex)?, 0, &raw mut opts) };
+    check(result)?;
+    Ok(ProgramIds {
+        native: opts.drv_prog_id,
+        generic: opts.skb_prog_id,
+        offloaded: opts.hw_prog_id,
+    })
+}
+
+/// Attaches a program by a link, which ends when its descriptor is closed.
+pub(crate) fn create_link(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let opts = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags,
+        ..Default::default()
+    };
+    // SAFETY: `opts` says its own size and outlives the call.
+    let fd = check(unsafe {
+        libbpf_sys::bpf_link_create(
+            program.as_raw_fd(),
+            index(ifindex)?,
+            libbpf_sys::BPF_XDP,
+            &raw const opts,
+        )
+    })?;
+    // SAFETY: a descriptor just made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Runs a program over a packet, `repeat` times, and returns its last verdict.
+pub(crate) fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<u32> {
+    let mut opts = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        data_in: packet.as_ptr().cast(),
+        data_size_in: u32::try_from(packet.len()).map_err(io::Error::other)?,
+        repeat: c_int::try_from(repeat).map_err(io::Error::other)?,
+        ..Default::default()
+    };
+    // SAFETY: `opts` says its own size, the packet outlives the call, the kernel only reads it.
+    let result = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut opts) };
+    check(result)?;
+    Ok(opts.retval)
+}
+
+/// The name of an interface, if there is one with that index.
+pub(crate) fn interface_name(ifindex: u32) -> Option<String> {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the size that the function asks for.
+    let found = unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr()) };
+    if ptr::eq(found, ptr::null()) {
+        return None;
+    }
+    // SAFETY: on success the buffer holds a terminated string.
+    let name = unsafe { CStr::from_ptr(name.as_ptr()) };
+    Some(name.to_string_lossy().into_owned())
+}
+
+fn index(ifindex: u32) -> io::Result<c_int> {
+    c_int::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// libbpf returns negative error numbers.
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
+}

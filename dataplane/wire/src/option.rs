@@ -16,6 +16,9 @@ pub struct RawOption<'a> {
 pub struct Options<'a>(&'a [u8]);
 
 impl<'a> Options<'a> {
+    /// No options.
+    pub const EMPTY: Self = Self(&[]);
+
     /// Walks over the option headers once.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ mod process;
 pub mod requirement;
 pub mod wait;
 
-pub use lab::capture::Capture;
+pub use lab::capture::{Capture, Message, Trace};
 pub use lab::link::{Interface, Link};
 pub use lab::namespace::Namespace;
 pub use lab::sandbox::Sandbox;

@@ -1,12 +1,13 @@
 //! A packet capture, read afterwards by tshark.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::{Lab, link::Interface, run};
-use crate::Process;
+use crate::{Process, wait};
 
 /// A capture of everything that crosses one end of a link.
 ///
@@ -35,6 +36,23 @@ impl Capture {
         Ok(Self { process, path })
     }
 
+    /// Waits until the capture has a message of this type from a client, and a Reply to it.
+    ///
+    /// # Errors
+    /// When `timeout` passes first.
+    pub fn wait_exchange(&self, message: Message, timeout: Duration) -> Result<()> {
+        let what = format!("a {message:?} and its Reply in the capture");
+        wait::until(&what, timeout, || {
+            // The last packet may be half written, at which tshark complains after printing all
+            // others.
+            let mut command = Command::new("tshark");
+            command.args(["-n", "-r"]).arg(&self.path).args(FIELDS);
+            let output = command.output().context("starting tshark")?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            Ok(answered(&text, message).then_some(()))
+        })
+    }
+
     /// Ends the capture and returns its reader.
     ///
     /// # Errors
@@ -44,6 +62,43 @@ impl Capture {
         self.process.wait(Duration::from_secs(20))?;
         Ok(Trace { path: self.path.clone() })
     }
+}
+
+/// Message types that a client sends (RFC 8415 section 7.3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Message {
+    /// SOLICIT.
+    Solicit = 1,
+    /// REQUEST.
+    Request = 3,
+    /// CONFIRM.
+    Confirm = 4,
+    /// RENEW.
+    Renew = 5,
+    /// REBIND.
+    Rebind = 6,
+    /// RELEASE.
+    Release = 8,
+    /// DECLINE.
+    Decline = 9,
+    /// INFORMATION-REQUEST.
+    InformationRequest = 11,
+}
+
+/// The message type of a REPLY.
+const REPLY: &str = "7";
+
+/// Asks tshark for message type and transaction id, tab-separated.
+const FIELDS: [&str; 8] =
+    ["-T", "fields", "-e", "dhcpv6.msgtype", "-e", "dhcpv6.xid", "-Y", "dhcpv6"];
+
+/// Whether among lines of [`FIELDS`] a message of this type is followed by a Reply to it.
+fn answered(lines: &str, message: Message) -> bool {
+    let sent = (message as u8).to_string();
+    let fields = || lines.lines().filter_map(|line| line.split_once('\t'));
+    fields().any(|(sent_type, id)| {
+        sent_type == sent && fields().any(|(reply, reply_id)| reply == REPLY && reply_id == id)
+    })
 }
 
 /// A finished capture.
@@ -65,6 +120,14 @@ impl Trace {
     /// When tshark fails.
     pub fn filter(&self, display_filter: &str) -> Result<Vec<String>> {
         self.tshark(&["-Y", display_filter])
+    }
+
+    /// Whether a message of this type from a client has a Reply.
+    ///
+    /// # Errors
+    /// When tshark fails.
+    pub fn is_answered(&self, message: Message) -> Result<bool> {
+        Ok(answered(&self.tshark(&FIELDS)?.join("\n"), message))
     }
 
     /// How many packets match a tshark display filter.
@@ -98,5 +161,18 @@ impl Trace {
         let mut all = vec!["-n", "-o", "udp.check_checksum:TRUE", "-r", path];
         all.extend(args);
         Ok(run("tshark", &all)?.lines().map(str::to_owned).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_the_transaction_id_of_the_question() {
+        let lines = "1\t0x01\n2\t0x01\n3\t0x02\n7\t0x02\n5\t0x03\n";
+        assert!(answered(lines, Message::Request));
+        assert!(!answered(lines, Message::Solicit));
+        assert!(!answered(lines, Message::Renew));
     }
 }

@@ -176,6 +176,24 @@ pub struct Binding {
 }
 
 impl Binding {
+    /// Nobody's binding of nothing, as a placeholder.
+    pub(crate) const EMPTY: Self = Self {
+        lease: Lease::address(Ipv6Addr::UNSPECIFIED),
+        kind: IaKind::Na,
+        status: BindingStatus::Free,
+        duid: ClientDuid::NONE,
+        iaid: IaId(0),
+        preferred_lifetime: 0,
+        valid_lifetime: 0,
+        client_last_transaction_time: AbsoluteTime::ZERO,
+        expiration_time: AbsoluteTime::ZERO,
+        start_time_of_state: AbsoluteTime::ZERO,
+        state_expiration_time: AbsoluteTime::ZERO,
+        partner_lifetime: AbsoluteTime::ZERO,
+        acked_partner_lifetime: AbsoluteTime::ZERO,
+        partner_raw_clt_time: AbsoluteTime::ZERO,
+    };
+
     /// What the binding is indexed by.
     #[must_use]
     pub fn client_key(&self) -> ClientKey<'_> {

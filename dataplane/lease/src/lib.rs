@@ -5,12 +5,21 @@
 //! random is a keyed hash whose key the caller chose.
 #![forbid(unsafe_code)]
 
+mod arena;
 mod binding;
+mod bitmap;
 mod client;
+mod hash;
+mod index;
+mod pool;
 mod record;
+mod reserved;
+mod table;
 mod time;
 
 pub use binding::{Binding, BindingStatus, IaKind, Lease};
 pub use client::{ClientDuid, ClientKey};
+pub use pool::{DENSE_LEASES_MAX, Ownership, PoolConfig, PoolError, PoolId, PoolRange, PoolSet};
 pub use record::{Record, RecordError, RecordIter, UpdateBatch, UpdateSink};
+pub use table::{Bindings, ClientGuard, Counts, LeaseTable, Sweep, TableConfig, Terms};
 pub use time::AbsoluteTime;

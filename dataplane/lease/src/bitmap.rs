@@ -1,0 +1,147 @@
+//! A set of leases as a hierarchical bitmap in atomics: the available leases of a dense pool.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Words of 64 bits; a set bit of a higher level says that the word below it is not zero.
+///
+/// The lowest level is the truth, and a claim is one atomic operation on it: no bit is ever given
+/// out twice. Summary bits follow it: between the change of a word and that of its summary bit
+/// another thread may see the old summary. Such a thread tries the next word (summary says there
+/// is something, word is empty) or overlooks a bit for that moment (the other way round); once no
+/// thread is between the two, no bit is overlooked:
+/// - whoever makes a word nonzero sets its summary bit afterwards;
+/// - whoever makes a word zero clears its summary bit, looks at the word again, and sets the
+///   summary bit again if the word is no longer zero.
+///
+/// So the last change of a word from zero to nonzero is followed by setting the summary bit, and
+/// each clearing after that is followed by a look that finds the word nonzero. All operations are
+/// sequentially consistent for that argument's sake; on x86 they cost the same.
+#[derive(Debug)]
+pub(crate) struct Bitmap {
+    /// Level 0 holds the bits; the last level is a single word.
+    levels: Vec<Box<[AtomicU64]>>,
+    len: u32,
+}
+
+const WORD_BITS: u32 = u64::BITS;
+
+impl Bitmap {
+    /// `len` clear bits.
+    pub(crate) fn new(len: u32) -> Self {
+        let mut levels = Vec::new();
+        let mut words = len.max(1);
+        loop {
+            words = words.div_ceil(WORD_BITS);
+            levels.push((0..words).map(|_| AtomicU64::new(0)).collect());
+            if words == 1 {
+                return Self { levels, len };
+            }
+        }
+    }
+
+    /// Number of bits.
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether the bit is set.
+    pub(crate) fn contains(&self, bit: u32) -> bool {
+        let (word, mask) = split(bit);
+        self.levels[0][word].load(Ordering::SeqCst) & mask != 0
+    }
+
+    /// Sets the bit; whether it was clear.
+    pub(crate) fn insert(&self, bit: u32) -> bool {
+        assert!(bit < self.len, "bit {bit} of {}", self.len);
+        let (word, mask) = split(bit);
+        let before = self.levels[0][word].fetch_or(mask, Ordering::SeqCst);
+        if before == 0 {
+            self.raise(1, bit / WORD_BITS);
+        }
+        before & mask == 0
+    }
+
+    /// Clears the bit; whether it was set. Of several threads that clear a bit, one gets `true`.
+    pub(crate) fn remove(&self, bit: u32) -> bool {
+        let (word, mask) = split(bit);
+        let before = self.levels[0][word].fetch_and(!mask, Ordering::SeqCst);
+        if before & !mask == 0 && before & mask != 0 {
+            self.lower(1, bit / WORD_BITS);
+        }
+        before & mask != 0
+    }
+
+    /// The first set bit at or after `start`, else the first one from the beginning.
+    pub(crate) fn next(&self, start: u32) -> Option<u32> {
+        // A bit that another thread is just changing can be overlooked; look again before saying
+        // that there is none.
+        for _ in 0..3 {
+            if let Some(bit) = self.first_from(start).or_else(|| self.first_from(0)) {
+                return Some(bit);
+            }
+            if self.levels[self.levels.len() - 1][0].load(Ordering::SeqCst) == 0 {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// The first set bit at or after `start`.
+    fn first_from(&self, start: u32) -> Option<u32> {
+        let mut level = 0;
+        // Position in units of the level's bits; everything before it has been seen to be empty.
+        let mut at = start;
+        loop {
+            let word_index = at / WORD_BITS;
+            let word = self.levels[level].get(word_index as usize)?;
+            let rest = word.load(Ordering::SeqCst) & (u64::MAX << (at % WORD_BITS));
+            if rest != 0 {
+                at = word_index * WORD_BITS + rest.trailing_zeros();
+                if level == 0 {
+                    return Some(at);
+                }
+                level -= 1;
+                at *= WORD_BITS;
+            } else {
+                level += 1;
+                if level == self.levels.len() {
+                    return None;
+                }
+                at = word_index + 1;
+            }
+        }
+    }
+
+    /// Sets the summary bit of a word that has become nonzero.
+    fn raise(&self, mut level: usize, mut bit: u32) {
+        while level < self.levels.len() {
+            let (word, mask) = split(bit);
+            if self.levels[level][word].fetch_or(mask, Ordering::SeqCst) != 0 {
+                return;
+            }
+            level += 1;
+            bit /= WORD_BITS;
+        }
+    }
+
+    /// Clears the summary bit of a word that has become zero, and puts it back if meanwhile the
+    /// word is not.
+    fn lower(&self, mut level: usize, mut bit: u32) {
+        while level < self.levels.len() {
+            let (word, mask) = split(bit);
+            let before = self.levels[level][word].fetch_and(!mask, Ordering::SeqCst);
+            if self.levels[level - 1][bit as usize].load(Ordering::SeqCst) != 0 {
+                self.raise(level, bit);
+            }
+            if before & !mask != 0 || before & mask == 0 {
+                return;
+            }
+            level += 1;
+            bit /= WORD_BITS;
+        }
+    }
+}
+
+fn split(bit: u32) -> (usize, u64) {
+    ((bit / WORD_BITS) as usize, 1 << (bit % WORD_BITS))
+}

@@ -1,0 +1,196 @@
+//! Which record holds a lease: the index by lease, striped by itself.
+
+use hashbrown::{HashTable, hash_table};
+use parking_lot::{Mutex, MutexGuard};
+use siphasher::sip128::Hash128;
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Place {
+    /// Client stripe.
+    pub(crate) stripe: u16,
+    /// Number in the stripe's arena.
+    pub(crate) slot: u32,
+}
+
+/// The name of a lease in the index: 80 bits of a keyed 128-bit hash, and further bits choose the
+/// stripe. Two leases of one name among 10^7 have a probability below 10^-12, over the whole life
+/// of a server with that many; nobody without the key can bring it about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeaseName {
+    fingerprint: u64,
+    check: u16,
+    stripe: u16,
+}
+
+impl LeaseName {
+    #[expect(clippy::cast_possible_truncation, reason = "a hash is cut into pieces")]
+    pub(crate) fn new(hash: Hash128) -> Self {
+        Self { fingerprint: hash.h1, check: hash.h2 as u16, stripe: (hash.h2 >> 48) as u16 }
+    }
+}
+
+/// 16 octets.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    fingerprint: u64,
+    check: u16,
+    place: PackedPlace,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed(2))]
+struct PackedPlace {
+    stripe: u16,
+    slot: u32,
+}
+
+/// A lease without a record whose last change is known: during a restore, an older record that
+/// comes later must not bring the lease back to its former client.
+#[derive(Clone, Copy, Debug)]
+struct Freed {
+    fingerprint: u64,
+    check: u16,
+    stamp: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct LeaseIndex {
+    stripes: Box<[LeaseStripe]>,
+    mask: u16,
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct LeaseStripe(Mutex<Tables>);
+
+#[derive(Debug, Default)]
+struct Tables {
+    entries: HashTable<Entry>,
+    freed: HashTable<Freed>,
+}
+
+/// One lease's place in its locked stripe.
+pub(crate) struct LeaseGuard<'a> {
+    tables: MutexGuard<'a, Tables>,
+    name: LeaseName,
+}
+
+impl LeaseIndex {
+    /// `stripes` is a power of two up to 2^16.
+    pub(crate) fn new(stripes: usize, expected: usize) -> Self {
+        let each = per_stripe(expected, stripes);
+        let stripe = || {
+            let entries = HashTable::with_capacity(each);
+            LeaseStripe(Mutex::new(Tables { entries, freed: HashTable::new() }))
+        };
+        Self {
+            stripes: (0..stripes).map(|_| stripe()).collect(),
+            mask: u16::try_from(stripes - 1).expect("checked by the table"),
+        }
+    }
+
+    pub(crate) fn lock(&self, name: LeaseName) -> LeaseGuard<'_> {
+        let tables = self.stripes[usize::from(name.stripe & self.mask)].0.lock();
+        LeaseGuard { tables, name }
+    }
+
+    pub(crate) fn find(&self, name: LeaseName) -> Option<Place> {
+        self.lock(name).find()
+    }
+
+    /// Forgets the stamps of freed leases.
+    pub(crate) fn forget_freed(&self) {
+        for stripe in &self.stripes {
+            stripe.0.lock().freed = HashTable::new();
+        }
+    }
+}
+
+impl LeaseGuard<'_> {
+    pub(crate) fn find(&self) -> Option<Place> {
+        let name = self.name;
+        self.tables.entries.find(name.fingerprint, |e| e.is(name)).map(|e| e.place())
+    }
+
+    /// Enters the lease; false, and nothing done, if it is there already.
+    pub(crate) fn insert(&mut self, place: Place) -> bool {
+        let name = self.name;
+        let entry = self.tables.entries.entry(name.fingerprint, |e| e.is(name), |e| e.fingerprint);
+        match entry {
+            hash_table::Entry::Occupied(_) => false,
+            hash_table::Entry::Vacant(vacant) => {
+                let place = PackedPlace { stripe: place.stripe, slot: place.slot };
+                vacant.insert(Entry { fingerprint: name.fingerprint, check: name.check, place });
+                true
+            }
+        }
+    }
+
+    /// Moves the lease, which is there, to another record.
+    pub(crate) fn replace(&mut self, place: Place) {
+        let name = self.name;
+        let entry = self.tables.entries.find_mut(name.fingerprint, |e| e.is(name));
+        let entry = entry.expect("a lease that is moved is in the index");
+        entry.place = PackedPlace { stripe: place.stripe, slot: place.slot };
+    }
+
+    /// Takes the lease out, which must be there and at this place.
+    pub(crate) fn remove(&mut self, place: Place) {
+        let name = self.name;
+        let entry = self.tables.entries.find_entry(name.fingerprint, |e| e.is(name));
+        let Ok(entry) = entry else { panic!("a lease of a record is not in the index") };
+        assert_eq!(entry.get().place(), place, "a lease is in two records");
+        entry.remove();
+    }
+
+    /// The stamp with which the lease became free, if that is remembered.
+    pub(crate) fn freed(&self) -> Option<u64> {
+        let name = self.name;
+        self.tables.freed.find(name.fingerprint, |f| f.is(name)).map(|f| f.stamp)
+    }
+
+    /// Remembers it.
+    pub(crate) fn set_freed(&mut self, stamp: u64) {
+        let name = self.name;
+        let new = Freed { fingerprint: name.fingerprint, check: name.check, stamp };
+        self.tables
+            .freed
+            .entry(name.fingerprint, |f| f.is(name), |f| f.fingerprint)
+            .and_modify(|f| f.stamp = f.stamp.max(stamp))
+            .or_insert(new);
+    }
+}
+
+impl Entry {
+    fn is(&self, name: LeaseName) -> bool {
+        self.fingerprint == name.fingerprint && self.check == name.check
+    }
+
+    fn place(&self) -> Place {
+        Place { stripe: self.place.stripe, slot: self.place.slot }
+    }
+}
+
+impl Freed {
+    fn is(&self, name: LeaseName) -> bool {
+        self.fingerprint == name.fingerprint && self.check == name.check
+    }
+}
+
+/// How many of `expected` to make room for in one of so many stripes: the mean and three standard
+/// deviations.
+pub(crate) fn per_stripe(expected: usize, stripes: usize) -> usize {
+    let mean = expected / stripes;
+    if expected == 0 { 0 } else { mean + 3 * mean.isqrt() + 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<Entry>(), 16);
+    }
+}

@@ -1,0 +1,501 @@
+//! Pools: ranges of leases, which of them this server may give out now, and which are taken.
+
+use std::{
+    net::Ipv6Addr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use crate::{IaKind, Lease, bitmap::Bitmap, reserved};
+
+/// The largest pool that is kept as a bitmap (2 MiB); larger ones are sparse.
+pub const DENSE_LEASES_MAX: u32 = 1 << 24;
+
+/// Index into a [`PoolSet`].
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PoolId(pub u16);
+
+/// The leases of a pool.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PoolRange {
+    /// All addresses from `first` to `last`, for IA_NA.
+    Addresses {
+        /// The first address.
+        first: Ipv6Addr,
+        /// The last address.
+        last: Ipv6Addr,
+    },
+    /// All prefixes of length `delegated_len` inside `prefix`/`prefix_len`, for IA_PD.
+    Prefixes {
+        /// The prefix that is split up.
+        prefix: Ipv6Addr,
+        /// Its length in bits.
+        prefix_len: u8,
+        /// The length of what a client gets, in bits.
+        delegated_len: u8,
+    },
+}
+
+/// Which of a pool's free leases this server may give out (RFC 8156 section 4.2).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Ownership {
+    /// All: there is no partner.
+    #[default]
+    Sole,
+    /// Addresses whose low bit is 1 (section 4.2.1.1), and prefixes that are FREE.
+    Primary,
+    /// Addresses whose low bit is 0, and prefixes that are FREE-BACKUP: none at first.
+    Secondary,
+}
+
+/// One pool.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PoolConfig {
+    /// Its leases.
+    pub range: PoolRange,
+    /// This server's part of them.
+    pub ownership: Ownership,
+}
+
+/// Why pools cannot be used as configured. `pool` counts from 0 in the order given.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PoolError {
+    /// The range ends before it begins.
+    #[error("pool {pool}: the last address {last} comes before the first, {first}")]
+    Backwards {
+        /// Which pool.
+        pool: usize,
+        /// Its first address.
+        first: Ipv6Addr,
+        /// Its last address.
+        last: Ipv6Addr,
+    },
+    /// A prefix length that cannot be.
+    #[error(
+        "pool {pool}: prefixes of length {delegated_len} cannot be delegated out of a /{prefix_len}; \
+         the delegated length must be from {prefix_len} to 127"
+    )]
+    Length {
+        /// Which pool.
+        pool: usize,
+        /// Length of the pool's prefix.
+        prefix_len: u8,
+        /// Length of a delegated prefix.
+        delegated_len: u8,
+    },
+    /// Bits set after the prefix.
+    #[error("pool {pool}: {prefix}/{prefix_len} has bits set after its length; write {network}")]
+    HostBits {
+        /// Which pool.
+        pool: usize,
+        /// As configured.
+        prefix: Ipv6Addr,
+        /// Its length.
+        prefix_len: u8,
+        /// What was probably meant.
+        network: Ipv6Addr,
+    },
+    /// Holds addresses that no client can use.
+    #[error(
+        "pool {pool}: {first} to {last} holds unspecified, loopback, link-local or multicast addresses"
+    )]
+    NotUnicast {
+        /// Which pool.
+        pool: usize,
+        /// First address.
+        first: Ipv6Addr,
+        /// Last address.
+        last: Ipv6Addr,
+    },
+    /// Two pools share addresses.
+    #[error("pools {pool} and {other} overlap at {at}")]
+    Overlap {
+        /// One pool.
+        pool: usize,
+        /// The other.
+        other: usize,
+        /// The first address that they share.
+        at: Ipv6Addr,
+    },
+    /// Nothing in the pool can ever be given out.
+    #[error("pool {pool}: {first} to {last} holds only reserved interface identifiers (RFC 5453)")]
+    Empty {
+        /// Which pool.
+        pool: usize,
+        /// First address.
+        first: Ipv6Addr,
+        /// Last address.
+        last: Ipv6Addr,
+    },
+    /// A prefix pool of a failover pair that is too large to remember who owns each prefix.
+    #[error(
+        "pool {pool}: {prefixes} prefixes; with a failover partner a prefix pool holds at most \
+         {DENSE_LEASES_MAX}: split it or delegate larger prefixes"
+    )]
+    TooManyPrefixes {
+        /// Which pool.
+        pool: usize,
+        /// How many there are.
+        prefixes: u128,
+    },
+    /// More pools than a [`PoolId`] can tell apart.
+    #[error("{0} pools; at most 65535 are possible")]
+    TooManyPools(usize),
+}
+
+/// All pools of a server.
+#[derive(Debug)]
+pub struct PoolSet {
+    pools: Vec<Pool>,
+    /// Pools by their first address, for finding the one that a lease belongs to.
+    sorted: Vec<(u128, u128, PoolId)>,
+}
+
+/// A pool and its occupancy.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Pool {
+    config: PoolConfig,
+    pub(crate) first: u128,
+    last: u128,
+    /// Number of leases, whether usable or not.
+    size: u128,
+    /// Distance of two leases as a power of two.
+    step_log2: u32,
+    /// Prefix length of a lease.
+    lease_len: u8,
+    capacity: u64,
+    /// What this server may give out now; `None` for a sparse pool, where it is every lease that is
+    /// not in the lease index.
+    free: Option<Bitmap>,
+    /// Prefix pools of a pair: the leases that go to the secondary when they are free.
+    backup: Option<Bitmap>,
+    available: AtomicU64,
+    in_use: AtomicU64,
+}
+
+impl PoolSet {
+    /// Checks the pools and builds their maps.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with them.
+    pub fn new(configs: Vec<PoolConfig>) -> Result<Self, PoolError> {
+        Self::with_dense_max(configs, DENSE_LEASES_MAX)
+    }
+
+    /// As [`PoolSet::new`], with another limit (at most [`DENSE_LEASES_MAX`]) from which on pools
+    /// are sparse.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with the pools.
+    pub fn with_dense_max(configs: Vec<PoolConfig>, dense_max: u32) -> Result<Self, PoolError> {
+        if configs.len() > usize::from(u16::MAX) {
+            return Err(PoolError::TooManyPools(configs.len()));
+        }
+        let dense_max = dense_max.min(DENSE_LEASES_MAX);
+        let pools: Vec<_> = configs
+            .into_iter()
+            .enumerate()
+            .map(|(number, config)| Pool::new(number, config, dense_max))
+            .collect::<Result<_, _>>()?;
+        let mut sorted: Vec<_> =
+            (0..).zip(&pools).map(|(id, pool)| (pool.first, pool.last, PoolId(id))).collect();
+        sorted.sort_unstable();
+        for pair in sorted.windows(2) {
+            let ((_, last, a), (first, _, b)) = (pair[0], pair[1]);
+            if first <= last {
+                let (pool, other) = (usize::from(a.0.min(b.0)), usize::from(a.0.max(b.0)));
+                return Err(PoolError::Overlap { pool, other, at: first.into() });
+            }
+        }
+        Ok(Self { pools, sorted })
+    }
+
+    /// The pool that the lease belongs to, if it is one of an association of this kind.
+    #[must_use]
+    pub fn find(&self, lease: Lease, kind: IaKind) -> Option<PoolId> {
+        let id = self.find_lease(lease)?;
+        let is_prefix =
+            matches!(self.pools[usize::from(id.0)].config.range, PoolRange::Prefixes { .. });
+        (is_prefix == (kind == IaKind::Pd)).then_some(id)
+    }
+
+    /// The pool that the lease belongs to.
+    pub(crate) fn find_lease(&self, lease: Lease) -> Option<PoolId> {
+        let bits = lease.bits();
+        let after = self.sorted.partition_point(|&(first, ..)| first <= bits);
+        let (.., id) = *self.sorted.get(after.checked_sub(1)?)?;
+        self.pools[usize::from(id.0)].contains(lease).then_some(id)
+    }
+
+    /// How a pool was configured.
+    ///
+    /// # Panics
+    /// For an id that is not of this set.
+    #[must_use]
+    pub fn config(&self, id: PoolId) -> &PoolConfig {
+        &self.pool(id).config
+    }
+
+    /// Number of leases that could ever be given out by this server or its partner; `u64::MAX`
+    /// stands for that and more.
+    #[must_use]
+    pub fn capacity(&self, id: PoolId) -> u64 {
+        self.pool(id).capacity
+    }
+
+    /// Number of leases that this server may give out now.
+    #[must_use]
+    pub fn available(&self, id: PoolId) -> u64 {
+        self.pool(id).available.load(Ordering::Relaxed)
+    }
+
+    /// Number of leases that have a binding of any status.
+    #[must_use]
+    pub fn in_use(&self, id: PoolId) -> u64 {
+        self.pool(id).in_use.load(Ordering::Relaxed)
+    }
+
+    /// All pools.
+    pub fn ids(&self) -> impl Iterator<Item = PoolId> + use<> {
+        (0..u16::try_from(self.pools.len()).expect("checked by new")).map(PoolId)
+    }
+
+    /// The pool that the lease belongs to, and its place there.
+    pub(crate) fn locate(&self, lease: Lease) -> Option<(&Pool, u128)> {
+        let pool = self.pool(self.find_lease(lease)?);
+        Some((pool, pool.index(lease)?))
+    }
+
+    pub(crate) fn pool(&self, id: PoolId) -> &Pool {
+        &self.pools[usize::from(id.0)]
+    }
+}
+
+impl Pool {
+    fn new(number: usize, config: PoolConfig, dense_max: u32) -> Result<Self, PoolError> {
+        let (first, last, step_log2, lease_len) = check_range(number, config.range)?;
+        let size = ((last - first) >> step_log2) + 1;
+        let is_prefix = lease_len != 128;
+        let pair = config.ownership != Ownership::Sole;
+        let dense = u32::try_from(size).ok().filter(|size| *size <= dense_max);
+        if is_prefix && pair && dense.is_none() {
+            return Err(PoolError::TooManyPrefixes { pool: number, prefixes: size });
+        }
+        let usable = |parities: &[u128]| {
+            let count =
+                if is_prefix { size } else { reserved::count_usable(first, last, parities) };
+            u64::try_from(count).unwrap_or(u64::MAX)
+        };
+        let capacity = usable(&[0, 1]);
+        if capacity == 0 {
+            return Err(PoolError::Empty { pool: number, first: first.into(), last: last.into() });
+        }
+        let available = match config.ownership {
+            Ownership::Sole => capacity,
+            Ownership::Primary => usable(&[1]),
+            Ownership::Secondary if is_prefix => 0,
+            Ownership::Secondary => usable(&[0]),
+        };
+        let pool = Self {
+            config,
+            first,
+            last,
+            size,
+            step_log2,
+            lease_len,
+            capacity,
+            free: dense.map(Bitmap::new),
+            backup: dense.filter(|_| is_prefix && pair).map(Bitmap::new),
+            available: AtomicU64::new(available),
+            in_use: AtomicU64::new(0),
+        };
+        if let Some(free) = &pool.free {
+            let mut set = 0;
+            for index in 0..free.len() {
+                if pool.is_mine(index.into()) {
+                    free.insert(index);
+                    set += 1;
+                }
+            }
+            assert_eq!(set, available, "available leases of pool {number}");
+        }
+        Ok(pool)
+    }
+
+    pub(crate) fn ownership(&self) -> Ownership {
+        self.config.ownership
+    }
+
+    pub(crate) fn is_dense(&self) -> bool {
+        self.free.is_some()
+    }
+
+    fn contains(&self, lease: Lease) -> bool {
+        self.index(lease).is_some()
+    }
+
+    /// The lease's place in the pool.
+    pub(crate) fn index(&self, lease: Lease) -> Option<u128> {
+        let bits = lease.bits();
+        let inside = lease.prefix_len == self.lease_len && self.first <= bits && bits <= self.last;
+        let index = bits.wrapping_sub(self.first) >> self.step_log2;
+        (inside && self.lease(index).bits() == bits).then_some(index)
+    }
+
+    pub(crate) fn lease(&self, index: u128) -> Lease {
+        let address = Ipv6Addr::from_bits(self.first + (index << self.step_log2));
+        Lease { address, prefix_len: self.lease_len }
+    }
+
+    /// Whether this server may give out the lease when nobody has it.
+    pub(crate) fn is_mine(&self, index: u128) -> bool {
+        if self.lease_len == 128 {
+            let address = self.first + index;
+            return !reserved::is_reserved(address)
+                && match self.config.ownership {
+                    Ownership::Sole => true,
+                    Ownership::Primary => address & 1 == 1,
+                    Ownership::Secondary => address & 1 == 0,
+                };
+        }
+        match self.config.ownership {
+            Ownership::Sole => true,
+            Ownership::Primary => !self.is_backup(index),
+            Ownership::Secondary => self.is_backup(index),
+        }
+    }
+
+    /// Whether a free prefix is the secondary's.
+    fn is_backup(&self, index: u128) -> bool {
+        self.backup.as_ref().is_some_and(|backup| backup.contains(dense_index(index)))
+    }
+
+    /// Whether the lease is available.
+    pub(crate) fn is_free(&self, index: u128) -> bool {
+        let free = self.free.as_ref().expect("only dense pools know without the lease index");
+        free.contains(dense_index(index))
+    }
+
+    /// Says whose a prefix is when it is free. Only for a prefix that nobody can claim at this
+    /// moment: it has been claimed, or it is not this server's.
+    pub(crate) fn set_backup(&self, index: u128, to_secondary: bool) {
+        if let Some(backup) = &self.backup {
+            if to_secondary {
+                backup.insert(dense_index(index));
+            } else {
+                backup.remove(dense_index(index));
+            }
+        }
+    }
+
+    /// During a restore: a lease without binding, and whose it is.
+    pub(crate) fn set_free(&self, index: u128, to_secondary: bool) {
+        if self.is_dense() {
+            self.claim(index);
+            self.set_backup(index, to_secondary);
+            self.put_back(index);
+        }
+    }
+
+    /// Dense pools: takes the lease at `index` if it is available.
+    pub(crate) fn claim(&self, index: u128) -> bool {
+        let free = self.free.as_ref().expect("only dense pools are claimed by index");
+        let claimed = free.remove(dense_index(index));
+        if claimed {
+            self.available.fetch_sub(1, Ordering::Relaxed);
+        }
+        claimed
+    }
+
+    /// Dense pools: the first available lease at or after the place, round the end.
+    pub(crate) fn next_free(&self, place: u32) -> Option<u128> {
+        self.free.as_ref().and_then(|free| free.next(place)).map(u128::from)
+    }
+
+    /// Makes a lease that has no binding available, if it is this server's.
+    pub(crate) fn put_back(&self, index: u128) {
+        if !self.is_mine(index) {
+            return;
+        }
+        // A bitmap forgives being told twice, as happens during a restore.
+        if self.free.as_ref().is_none_or(|free| free.insert(dense_index(index))) {
+            self.available.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes a lease that got a binding without being claimed unavailable.
+    pub(crate) fn take_out(&self, index: u128) {
+        if self.is_dense() {
+            self.claim(index);
+        } else if self.is_mine(index) {
+            self.available.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts bindings.
+    pub(crate) fn count_in_use(&self, more: bool) {
+        if more {
+            self.in_use.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.in_use.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Turns a hash into a place.
+    pub(crate) fn place(&self, hash: u128) -> u128 {
+        scale(hash, self.size)
+    }
+
+    /// Turns a hash into a place of this server's part of the pool, reserved ones included.
+    pub(crate) fn place_of_mine(&self, hash: u128) -> u128 {
+        let skip = match self.config.ownership {
+            Ownership::Primary if self.lease_len == 128 => (self.first & 1) ^ 1,
+            Ownership::Secondary if self.lease_len == 128 => self.first & 1,
+            _ => return self.place(hash),
+        };
+        skip + 2 * scale(hash, (self.size - skip).div_ceil(2))
+    }
+}
+
+/// A number below `size` from a hash.
+fn scale(hash: u128, size: u128) -> u128 {
+    match u64::try_from(size) {
+        Ok(_) => ((hash >> 64) * size) >> 64,
+        Err(_) => hash % size,
+    }
+}
+
+/// A place in a dense pool.
+pub(crate) fn dense_index(index: u128) -> u32 {
+    u32::try_from(index).expect("a dense pool has at most 2^24 leases")
+}
+
+/// First and last address, step and lease length of a range.
+fn check_range(pool: usize, range: PoolRange) -> Result<(u128, u128, u32, u8), PoolError> {
+    let (first, last, step_log2, lease_len) = match range {
+        PoolRange::Addresses { first, last } => {
+            if last < first {
+                return Err(PoolError::Backwards { pool, first, last });
+            }
+            (first.to_bits(), last.to_bits(), 0, 128)
+        }
+        PoolRange::Prefixes { prefix, prefix_len, delegated_len } => {
+            if prefix_len == 0 || delegated_len < prefix_len || delegated_len > 127 {
+                return Err(PoolError::Length { pool, prefix_len, delegated_len });
+            }
+            let host_bits = u128::MAX >> prefix_len;
+            let bits = prefix.to_bits();
+            if bits & host_bits != 0 {
+                let network = (bits & !host_bits).into();
+                return Err(PoolError::HostBits { pool, prefix, prefix_len, network });
+            }
+            (bits, bits | host_bits, u32::from(128 - delegated_len), delegated_len)
+        }
+    };
+    // ::/127, fe80::/10, ff00::/8.
+    let unusable = [(0, 1), (0xfe80 << 112, (0xfec0 << 112) - 1), (0xff << 120, u128::MAX)];
+    if unusable.iter().any(|&(from, to)| first <= to && from <= last) {
+        return Err(PoolError::NotUnicast { pool, first: first.into(), last: last.into() });
+    }
+    Ok((first, last, step_log2, lease_len))
+}

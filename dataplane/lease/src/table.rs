@@ -1,0 +1,257 @@
+//! The lease table: every binding in memory, found by client and by lease.
+//!
+//! Two sets of stripes, each a mutex around its own part: the client stripes own the records, the
+//! lease stripes say which record holds a lease. Lock order: a client stripe, then a lease stripe;
+//! never two of one set. Whoever comes from the lease side looks up the place, lets go of the
+//! lease stripe, locks the client stripe and looks whether the record still holds that lease.
+//!
+//! Every change of a lease gets a stamp while the lease is in nobody else's reach: its client
+//! stripe is locked, or it has been claimed from its pool and is not indexed yet. So the stamps of
+//! one lease are in the order of its changes, also across clients.
+
+mod client_guard;
+mod expiry;
+mod restore;
+mod stripe;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::{
+    AbsoluteTime, Binding, BindingStatus, ClientKey, Lease, Ownership, PoolId, PoolSet, UpdateSink,
+    hash::Hashes,
+    index::{LeaseIndex, LeaseName, Place, per_stripe},
+};
+
+pub use client_guard::{Bindings, ClientGuard};
+pub use expiry::Sweep;
+use stripe::Stripe;
+
+/// How to build a [`LeaseTable`].
+#[derive(Clone, Debug)]
+pub struct TableConfig {
+    /// Key of all hashes: secret, and kept over restarts so that a client without a binding gets
+    /// the same lease again.
+    pub hash_key: [u8; 16],
+    /// Number of client stripes, rounded up to a power of two between 1 and 65536.
+    pub client_stripes: usize,
+    /// Number of bindings to make room for.
+    pub expected_bindings: usize,
+}
+
+impl Default for TableConfig {
+    fn default() -> Self {
+        Self { hash_key: [0; 16], client_stripes: 1024, expected_bindings: 0 }
+    }
+}
+
+/// The lifetimes of a lease, in seconds; `u32::MAX` is infinity (RFC 8415 section 7.7).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Terms {
+    /// Preferred lifetime.
+    pub preferred_lifetime: u32,
+    /// Valid lifetime.
+    pub valid_lifetime: u32,
+}
+
+/// Number of bindings of each status.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts([u64; STATUSES]);
+
+const STATUSES: usize = 9;
+
+impl Counts {
+    /// Bindings of this status. Free leases have none.
+    #[must_use]
+    pub fn of(&self, status: BindingStatus) -> u64 {
+        self.0[status as usize]
+    }
+
+    /// All bindings.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+/// All bindings of a server, shared by its workers.
+#[derive(Debug)]
+pub struct LeaseTable {
+    pools: PoolSet,
+    hashes: Hashes,
+    stripes: Box<[ClientStripe]>,
+    mask: u16,
+    index: LeaseIndex,
+    /// The last stamp given out.
+    stamp: AtomicU64,
+    /// Where the sweep goes on.
+    sweep_at: AtomicU64,
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct ClientStripe(Mutex<Stripe>);
+
+impl LeaseTable {
+    /// An empty table over these pools.
+    #[must_use]
+    pub fn new(config: &TableConfig, pools: PoolSet) -> Self {
+        let stripes = config.client_stripes.clamp(1, 1 << 16).next_power_of_two();
+        let each = per_stripe(config.expected_bindings, stripes);
+        Self {
+            pools,
+            hashes: Hashes::new(&config.hash_key),
+            stripes: (0..stripes).map(|_| ClientStripe(Mutex::new(Stripe::new(each)))).collect(),
+            mask: u16::try_from(stripes - 1).expect("at most 2^16 stripes"),
+            index: LeaseIndex::new(stripes, config.expected_bindings),
+            stamp: AtomicU64::new(0),
+            sweep_at: AtomicU64::new(0),
+        }
+    }
+
+    /// The pools.
+    #[must_use]
+    pub fn pools(&self) -> &PoolSet {
+        &self.pools
+    }
+
+    /// Locks the stripe of an identity association. Other associations share the stripe, so hold
+    /// it no longer than an answer takes, and never two at once.
+    #[must_use]
+    pub fn lock<'a>(&'a self, key: ClientKey<'a>) -> ClientGuard<'a> {
+        ClientGuard::new(self, key)
+    }
+
+    /// The binding of a lease, whatever its status.
+    #[must_use]
+    pub fn binding(&self, lease: Lease) -> Option<Binding> {
+        self.with_lease(lease, |stripe, place| stripe.arena.slot(place.slot).binding.clone())
+    }
+
+    /// Shows every binding, one stripe at a time: what changes meanwhile is seen before or after
+    /// the change.
+    pub fn for_each(&self, mut f: impl FnMut(&Binding)) {
+        for stripe in &self.stripes {
+            stripe.0.lock().arena.iter().for_each(|(_, slot)| f(&slot.binding));
+        }
+    }
+
+    /// Number of bindings of any status.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.stripes.iter().map(|stripe| stripe.0.lock().arena.len()).sum()
+    }
+
+    /// Whether there is no binding.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.stripes.iter().all(|stripe| stripe.0.lock().arena.len() == 0)
+    }
+
+    /// Number of bindings by status.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for stripe in &self.stripes {
+            let stripe = stripe.0.lock();
+            counts.0.iter_mut().zip(stripe.counts).for_each(|(sum, n)| *sum += u64::from(n));
+        }
+        counts
+    }
+
+    /// The last stamp given out or restored.
+    #[must_use]
+    pub fn stamp(&self) -> u64 {
+        self.stamp.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the last update of a lease did not reach the store. A lease that has been freed
+    /// meanwhile is forgotten: the store then believes its former client has it until it ends,
+    /// which harms nobody.
+    pub fn mark_unstored(&self, lease: Lease) {
+        self.with_lease(lease, |stripe, place| stripe.arena.at(place.slot).set_stored(false));
+    }
+
+    /// Pushes every binding that [`LeaseTable::mark_unstored`] noted, with its stamp.
+    pub fn push_unstored(&self, sink: &mut impl UpdateSink) {
+        for stripe in &self.stripes {
+            let stripe = stripe.0.lock();
+            let unstored = stripe.arena.iter().filter(|(_, slot)| !slot.is_stored());
+            unstored.for_each(|(_, slot)| sink.push(&slot.binding, slot.stamp()));
+        }
+    }
+
+    /// Takes back all notes of [`LeaseTable::mark_unstored`].
+    pub fn clear_unstored(&self) {
+        for stripe in &self.stripes {
+            stripe.0.lock().arena.iter_mut().for_each(|slot| slot.set_stored(true));
+        }
+    }
+
+    fn next_stamp(&self) -> u64 {
+        self.stamp.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn lock_stripe(&self, stripe: u16) -> MutexGuard<'_, Stripe> {
+        self.stripes[usize::from(stripe)].0.lock()
+    }
+
+    fn name(&self, lease: &Lease) -> LeaseName {
+        LeaseName::new(self.hashes.lease(lease))
+    }
+
+    /// Runs `f` on the locked client stripe that holds the lease.
+    fn with_lease<T>(&self, lease: Lease, f: impl FnOnce(&mut Stripe, Place) -> T) -> Option<T> {
+        let name = self.name(&lease);
+        loop {
+            let place = self.index.find(name)?;
+            let mut stripe = self.lock_stripe(place.stripe);
+            if stripe.arena.get(place.slot).is_some_and(|slot| slot.binding.lease == lease) {
+                return Some(f(&mut stripe, place));
+            }
+            // It has moved in between: look again.
+        }
+    }
+
+    /// Whether the lease has left all pools, belongs to a pool without a partner, or neither.
+    fn is_sole(&self, pool: Option<PoolId>) -> bool {
+        pool.is_none_or(|id| self.pools.pool(id).ownership() == Ownership::Sole)
+    }
+
+    /// When the binding's status ends by itself.
+    fn due(&self, binding: &Binding) -> AbsoluteTime {
+        match binding.status {
+            BindingStatus::Active => binding.expiration_time,
+            BindingStatus::Abandoned if binding.state_expiration_time == AbsoluteTime::ZERO => {
+                AbsoluteTime::INFINITE
+            }
+            BindingStatus::Abandoned => binding.state_expiration_time,
+            // What a partner was to agree to has nobody to wait for when there is no partner.
+            _ if self.is_sole(self.pools.find_lease(binding.lease)) => AbsoluteTime::ZERO,
+            _ => AbsoluteTime::INFINITE,
+        }
+    }
+
+    /// Drops the record of a lease and makes the lease available. The last stamp has been taken.
+    fn free(&self, stripe: &mut Stripe, place: Place) {
+        let lease = stripe.arena.slot(place.slot).binding.lease;
+        stripe.remove(place.slot, |key| self.hashes.client(&key).h1);
+        let name = self.name(&lease);
+        self.index.lock(name).remove(place);
+        // In this order: what comes out of the pool has no entry in the index.
+        self.give_back(lease);
+    }
+
+    /// Pool bookkeeping for a lease that no longer has a record.
+    fn give_back(&self, lease: Lease) {
+        if let Some((pool, index)) = self.pools.locate(lease) {
+            // A prefix that becomes free is the primary's again (RFC 8156 section 4.2.2).
+            pool.set_backup(index, false);
+            pool.count_in_use(false);
+            pool.put_back(index);
+        }
+    }
+}

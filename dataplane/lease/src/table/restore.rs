@@ -1,0 +1,131 @@
+//! Bringing back what the store remembers.
+
+use std::sync::atomic::Ordering;
+
+use super::LeaseTable;
+use crate::{
+    Binding, BindingStatus, Record,
+    index::{LeaseName, Place},
+};
+
+impl LeaseTable {
+    /// Takes a stored record. Several threads may do so at once, and in any order: of the records
+    /// of one lease the one with the largest stamp stays. Restore everything, then call
+    /// [`LeaseTable::finish_restore`], before the first client is served.
+    ///
+    /// A binding whose lease is in no pool is kept until it ends. So is an active one that is
+    /// over; the sweep ends it. A record of a free lease frees it, and says whose it is.
+    pub fn restore(&self, record: Record) {
+        let Record { binding, stamp } = record;
+        // What no table ever wrote; the order among such records is lost, nothing else.
+        let stamp = stamp.clamp(1, u64::MAX >> 2);
+        self.stamp.fetch_max(stamp, Ordering::Relaxed);
+        if matches!(binding.status, BindingStatus::Free | BindingStatus::FreeBackup) {
+            self.restore_free(&binding, stamp);
+        } else {
+            self.restore_taken(binding, stamp);
+        }
+    }
+
+    /// Ends the restore: forgets which leases were freed when.
+    pub fn finish_restore(&self) {
+        self.index.forget_freed();
+    }
+
+    fn restore_taken(&self, binding: Binding, stamp: u64) {
+        let lease = binding.lease;
+        let name = self.name(&lease);
+        let hash = self.hashes.client(&binding.client_key()).h1;
+        let number = self.stripe_of(hash);
+        let rehash = |key: crate::ClientKey<'_>| self.hashes.client(&key).h1;
+        let due = self.due(&binding);
+        loop {
+            let mut stripe = self.lock_stripe(number);
+            let mut entry = self.index.lock(name);
+            let slot = match entry.find() {
+                Some(holder) if holder.stripe != number => {
+                    drop(entry);
+                    drop(stripe);
+                    if !self.displace(name, holder, &binding, stamp) {
+                        return;
+                    }
+                    continue;
+                }
+                Some(holder) => {
+                    let slot = stripe.arena.slot(holder.slot);
+                    assert_eq!(slot.binding.lease, lease, "two leases of one name");
+                    if slot.stamp() >= stamp {
+                        return;
+                    }
+                    if slot.binding.client_key() == binding.client_key() {
+                        stripe.overwrite(holder.slot, binding, stamp);
+                        holder.slot
+                    } else {
+                        stripe.remove(holder.slot, rehash);
+                        let slot = stripe.insert(hash, binding, stamp, rehash);
+                        entry.replace(Place { stripe: number, slot });
+                        slot
+                    }
+                }
+                None => {
+                    if entry.freed().is_some_and(|freed| freed >= stamp) {
+                        return;
+                    }
+                    let slot = stripe.insert(hash, binding, stamp, rehash);
+                    entry.insert(Place { stripe: number, slot });
+                    if let Some((pool, index)) = self.pools.locate(lease) {
+                        pool.count_in_use(true);
+                        pool.take_out(index);
+                    }
+                    slot
+                }
+            };
+            stripe.enqueue(slot, due);
+            return;
+        }
+    }
+
+    fn restore_free(&self, binding: &Binding, stamp: u64) {
+        let name = self.name(&binding.lease);
+        loop {
+            let mut entry = self.index.lock(name);
+            if entry.freed().is_some_and(|freed| freed >= stamp) {
+                return;
+            }
+            if let Some(holder) = entry.find() {
+                drop(entry);
+                if !self.displace(name, holder, binding, stamp) {
+                    return;
+                }
+                continue;
+            }
+            entry.set_freed(stamp);
+            if let Some((pool, index)) = self.pools.locate(binding.lease) {
+                pool.set_free(index, binding.status == BindingStatus::FreeBackup);
+            }
+            return;
+        }
+    }
+
+    /// Removes the lease's older record at `holder` in favour of a newer one. False if it is not
+    /// older. True does not say that anything was done: look again.
+    fn displace(&self, name: LeaseName, holder: Place, newer: &Binding, stamp: u64) -> bool {
+        let mut stripe = self.lock_stripe(holder.stripe);
+        let mut entry = self.index.lock(name);
+        if entry.find() != Some(holder) {
+            return true;
+        }
+        let slot = stripe.arena.slot(holder.slot);
+        assert_eq!(slot.binding.lease, newer.lease, "two leases of one name");
+        if slot.stamp() >= stamp {
+            return false;
+        }
+        stripe.remove(holder.slot, |key| self.hashes.client(&key).h1);
+        entry.remove(holder);
+        if let Some((pool, index)) = self.pools.locate(newer.lease) {
+            pool.count_in_use(false);
+            pool.put_back(index);
+        }
+        true
+    }
+}

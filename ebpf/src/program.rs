@@ -65,7 +65,9 @@ impl XdpProgram {
     /// # Errors
     /// [`Error::Occupied`] when another XDP program is there. It is left alone.
     pub fn attach(&mut self, ifindex: u32, mode: XdpMode) -> Result<Attachment, Error> {
-        if let Some(link) = &self.link {
+        if let Some(link) = &self.link
+            && self.is_attached()
+        {
             let name = sys::interface_name(link.ifindex);
             return Err(Error::Attached(name.unwrap_or_else(|| link.ifindex.to_string())));
         }
@@ -159,7 +161,17 @@ impl XdpProgram {
         })
     }
 
-    /// The interface that the program is attached to.
+    /// Whether the program is attached now, by the kernel's word. It ceases to be when the
+    /// interface is deleted, or somebody detaches the link by force; it can then be attached anew.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.link
+            .as_ref()
+            .and_then(|link| sys::query(link.ifindex).ok())
+            .is_some_and(|ids| [ids.native, ids.generic, ids.offloaded].contains(&self.program_id))
+    }
+
+    /// The interface that the program was attached to.
     #[must_use]
     pub fn ifindex(&self) -> Option<u32> {
         self.link.as_ref().map(|link| link.ifindex)

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use af_xdp::{Frame, Socket};
+use af_xdp::{BindMode, BusyPoll, Frame, Socket, SocketConfig};
 use common::{Lab, Packet, needs_root};
 use gemel_ebpf::{Capture, XdpClient, XdpMode, XdpServer};
 
@@ -33,17 +33,18 @@ fn put(socket: &mut Socket, packet: &[u8]) -> bool {
 }
 
 /// Sends packets one way, has each sent back by its receiver, and checks all that returns.
-fn round_trip(mode: XdpMode) {
-    let lab = Lab::veth();
+fn round_trip(mode: XdpMode, queues: u32, tune: impl Fn(SocketConfig) -> SocketConfig) {
+    let lab = Lab::veth_with_queues(queues);
+    let queue = queues - 1;
     let mut server = XdpServer::load().unwrap();
     let mut client = XdpClient::load(Capture { ports: [547, 0], any_address: true }).unwrap();
     assert_eq!(server.attach(lab.ifindex(0), mode).unwrap().mode, mode);
     assert_eq!(client.attach(lab.ifindex(1), mode).unwrap().mode, mode);
-    let mut near = common::socket(lab.ifindex(1), 0);
-    let mut far = common::socket(lab.ifindex(0), 0);
+    let bind = |end| common::bind(&tune(common::small_config(lab.ifindex(end), queue)));
+    let (mut near, mut far) = (bind(1), bind(0));
     assert!(!near.is_zero_copy(), "veth has no zero-copy mode");
-    client.set_socket(0, &near).unwrap();
-    server.set_socket(0, &far).unwrap();
+    client.set_socket(queue, &near).unwrap();
+    server.set_socket(queue, &far).unwrap();
     let free_before = (near.umem().free_frames(), far.umem().free_frames());
 
     let packet = |n| Vec::from(&Packet::to("ff02::1:2", 547).payload(&payload(n)));
@@ -104,15 +105,83 @@ fn round_trip(mode: XdpMode) {
 #[test]
 fn frames_return_intact_and_in_order_in_native_mode() {
     if !needs_root("frames_return_intact_and_in_order_in_native_mode") {
-        round_trip(XdpMode::Native);
+        round_trip(XdpMode::Native, 1, |config| config);
     }
 }
 
 #[test]
 fn frames_return_intact_and_in_order_in_generic_mode() {
     if !needs_root("frames_return_intact_and_in_order_in_generic_mode") {
-        round_trip(XdpMode::Generic);
+        round_trip(XdpMode::Generic, 1, |config| config);
     }
+}
+
+#[test]
+fn each_queue_has_a_socket_of_its_own() {
+    if !needs_root("each_queue_has_a_socket_of_its_own") {
+        round_trip(XdpMode::Native, 2, |config| config);
+    }
+}
+
+#[test]
+fn frames_return_without_need_wakeup_and_budget_and_with_busy_polling() {
+    if !needs_root("frames_return_without_need_wakeup_and_budget_and_with_busy_polling") {
+        round_trip(XdpMode::Native, 1, |config| SocketConfig {
+            mode: BindMode::Copy,
+            need_wakeup: false,
+            tx_budget: None,
+            busy_poll: Some(BusyPoll { micros: 20, budget: 64 }),
+            ..config
+        });
+    }
+}
+
+#[test]
+fn busy_polling_is_not_claimed_where_the_driver_does_not_take_part() {
+    if needs_root("busy_polling_is_not_claimed_where_the_driver_does_not_take_part") {
+        return;
+    }
+    let lab = Lab::veth();
+    let config = SocketConfig {
+        busy_poll: Some(BusyPoll { micros: 20, budget: 64 }),
+        ..common::small_config(lab.ifindex(0), 0)
+    };
+    assert!(!common::bind(&config).busy_poll_works());
+}
+
+#[test]
+fn an_interface_that_is_down_or_gone_is_an_error_and_comes_back() {
+    if needs_root("an_interface_that_is_down_or_gone_is_an_error_and_comes_back") {
+        return;
+    }
+    let lab = Lab::veth();
+    let mut server = XdpServer::load().unwrap();
+    server.attach(lab.ifindex(0), XdpMode::Native).unwrap();
+    let mut socket = common::socket(lab.ifindex(1), 0);
+    let mut receiver = common::socket(lab.ifindex(0), 0);
+    server.set_socket(0, &receiver).unwrap();
+    let packet = Vec::from(&Packet::to("ff02::1:2", 547));
+
+    common::ip(&format!("link set {} down", lab.ends[1]));
+    assert!(put(&mut socket, &packet));
+    assert!(socket.flush().is_err(), "down");
+    assert_eq!(socket.take_error().unwrap().map(|e| e.kind()), None, "it may come up again");
+    common::ip(&format!("link set {} up", lab.ends[1]));
+    socket.flush().unwrap();
+    assert!(receiver.poll(Some(LIMIT)).unwrap(), "what was queued leaves now");
+
+    assert!(server.is_attached());
+    common::ip(&format!("link del {}", lab.ends[0]));
+    let error = socket.take_error().unwrap().expect("the socket is dead");
+    assert_eq!(error.kind(), std::io::ErrorKind::NetworkDown);
+    assert!(put(&mut socket, &packet));
+    assert!(socket.flush().is_err(), "gone");
+    assert!(!server.is_attached());
+
+    // A new interface takes the same program.
+    let again = Lab::veth();
+    server.attach(again.ifindex(0), XdpMode::Native).unwrap();
+    assert!(server.is_attached());
 }
 
 #[test]
@@ -166,7 +235,7 @@ fn a_waiting_receiver_is_woken_by_a_packet_and_by_its_timeout() {
 
 #[test]
 fn a_held_queue_and_a_missing_one_are_named() {
-    use af_xdp::{BindMode, Error, SocketConfig, Umem, UmemConfig, interface_index};
+    use af_xdp::{Error, Umem, UmemConfig, interface_index};
     if needs_root("a_held_queue_and_a_missing_one_are_named") {
         return;
     }

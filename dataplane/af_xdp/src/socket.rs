@@ -65,6 +65,15 @@ pub struct Counters {
 /// It is made for one thread: it can move to another, but not be shared. No method but
 /// [`Self::bind`] allocates memory.
 ///
+/// ```compile_fail
+/// fn shared<T: Sync>() {}
+/// shared::<af_xdp::Socket>();
+/// ```
+/// ```
+/// fn movable<T: Send>() {}
+/// movable::<af_xdp::Socket>();
+/// ```
+///
 /// A loop goes: [`receive`](Self::receive) a batch, look at each packet and
 /// [`transmit`](Self::transmit) or [`free`](Self::free) its frame, then [`flush`](Self::flush),
 /// [`reclaim`](Self::reclaim) and [`refill`](Self::refill), and [`poll`](Self::poll) when nothing
@@ -197,7 +206,8 @@ impl Socket {
     /// kernel may take only a part at a time.
     ///
     /// # Errors
-    /// When the interface is down or gone. "Busy, try again" is not an error, but counted.
+    /// When the interface is down or gone; what is queued stays queued, and leaves when it is up
+    /// again (see [`Self::take_error`]). "Busy, try again" is not an error, but counted.
     pub fn flush(&mut self) -> io::Result<()> {
         self.tx.publish();
         if self.tx.outstanding() == 0 || (self.need_wakeup && !self.tx.needs_wakeup()) {
@@ -240,6 +250,18 @@ impl Socket {
     /// When the kernel refuses to wait.
     pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         sys::poll_readable(self.as_fd(), timeout)
+    }
+
+    /// Whether the socket is dead, and takes note of it: [`io::ErrorKind::NetworkDown`] once the
+    /// interface is deleted. A dead socket neither receives nor sends, and wants to be bound anew
+    /// when the interface is back. An interface that is merely down is no error here.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn take_error(&mut self) -> io::Result<Option<io::Error>> {
+        // SAFETY: an integer.
+        let code: i32 = unsafe { sys::option(self.as_fd(), libc::SOL_SOCKET, libc::SO_ERROR) }?;
+        Ok((code != 0).then(|| io::Error::from_raw_os_error(code)))
     }
 
     /// The packet in a frame. See [`Umem::data`].

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::{
+    io::Write,
     net::Ipv6Addr,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -15,7 +16,8 @@ pub fn needs_root(test: &str) -> bool {
     // SAFETY: no arguments, cannot fail.
     let root = unsafe { libc::geteuid() } == 0;
     if !root {
-        eprintln!("SKIPPED (needs root): {test}");
+        // Not `eprintln`, which the test harness keeps to itself when a test passes.
+        let _ = std::io::stderr().write_all(format!("SKIPPED (needs root): {test}\n").as_bytes());
     }
     !root
 }
@@ -116,16 +118,25 @@ pub fn loopback_socket() -> Socket {
 
 /// A socket on a queue of an interface.
 pub fn socket(ifindex: u32, queue_id: u32) -> Socket {
-    let umem = Umem::new(UmemConfig { frame_count: 1024, ..UmemConfig::default() }).unwrap();
-    let config = SocketConfig {
+    bind(&small_config(ifindex, queue_id))
+}
+
+/// Rings of 512 entries.
+pub fn small_config(ifindex: u32, queue_id: u32) -> SocketConfig {
+    SocketConfig {
         rx_size: 512,
         tx_size: 512,
         fill_size: 512,
         completion_size: 512,
         tx_reserve: 512,
         ..SocketConfig::new(ifindex, queue_id)
-    };
-    Socket::bind(umem, &config).unwrap()
+    }
+}
+
+/// A socket with 1024 frames.
+pub fn bind(config: &SocketConfig) -> Socket {
+    let umem = Umem::new(UmemConfig { frame_count: 1024, ..UmemConfig::default() }).unwrap();
+    Socket::bind(umem, config).unwrap()
 }
 
 /// A network namespace that the calling thread is in, and that goes with its last thread.
@@ -148,14 +159,18 @@ impl Lab {
 
     /// A namespace with a veth pair of one queue per direction, up and quiet.
     pub fn veth() -> Self {
+        Self::veth_with_queues(1)
+    }
+
+    /// A namespace with a veth pair of `queues` queues per direction, up and quiet.
+    pub fn veth_with_queues(queues: u32) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mut lab = Self::namespace();
         let n = 2 * NEXT.fetch_add(1, Ordering::Relaxed);
         lab.ends = [format!("gx{n}"), format!("gx{}", n + 1)];
         let [a, b] = &lab.ends;
-        ip(&format!(
-            "link add {a} numtxqueues 1 numrxqueues 1 type veth peer {b} numtxqueues 1 numrxqueues 1"
-        ));
+        let queues = format!("numtxqueues {queues} numrxqueues {queues}");
+        ip(&format!("link add {a} {queues} type veth peer {b} {queues}"));
         for end in [a, b] {
             // Without addresses of its own the kernel sends nothing that could get in between.
             std::fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1").unwrap();
@@ -178,7 +193,8 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if !self.ends[0].is_empty() {
+        // A test may have deleted it itself.
+        if !self.ends[0].is_empty() && af_xdp::interface_index(&self.ends[0]).is_ok() {
             ip(&format!("link del {}", self.ends[0]));
         }
     }

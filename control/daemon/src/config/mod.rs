@@ -1,9 +1,15 @@
 //! Configuration: a TOML file becomes a [`Config`] that cannot be wrong, or a list of everything
 //! that is wrong with it, each with line, key and what to write instead.
 
+mod check;
+mod link;
+mod net;
 mod prefix;
+mod read;
 mod report;
+mod section;
 mod types;
+mod value;
 
 pub use prefix::Ipv6Prefix;
 pub use report::{ConfigErrors, Problem, ProblemKind};

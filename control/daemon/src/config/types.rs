@@ -43,9 +43,10 @@ impl Config {
 pub struct Server {
     /// The server's DUID. `None`: made at the first start and kept in the store.
     pub duid: Option<Duid>,
-    /// Preference option of ADVERTISE (RFC 8415 section 21.8). `None`: the option is not sent,
-    /// which clients read as 0.
-    pub preference: Option<u8>,
+    /// Preference option of ADVERTISE (RFC 8415 section 21.8); 0 is not sent.
+    pub preference: u8,
+    /// Whether clients that send straight to a unicast address of the server are answered.
+    pub accept_unicast: bool,
     /// How many bindings to make room for at start. More than that still work, at the price of
     /// growing the table.
     pub expected_bindings: usize,
@@ -61,9 +62,11 @@ pub struct Store {
     /// Octets of one journal segment; a multiple of 4096.
     pub segment_size: u64,
     /// How many journal segments may exist before appending has to wait for the checkpoint; at
-    /// least 2.
+    /// least 3.
     pub segments_max: u32,
-    /// The longest time between two checkpoints.
+    /// A checkpoint is written when this many leases have changed...
+    pub checkpoint_leases: u32,
+    /// ...or when the oldest change that is not in it is this old.
     pub checkpoint_interval: Duration,
     /// Octets of address space reserved for the LMDB map; a multiple of 4096. The file on disk
     /// grows only as it is filled.
@@ -208,12 +211,18 @@ pub struct Link {
     pub preferred_lifetime: u32,
     /// Valid lifetime, seconds, not below the preferred one; `u32::MAX` is infinity.
     pub valid_lifetime: u32,
-    /// T1, seconds; 0 leaves it to the client (RFC 8415 section 21.4).
-    pub t1: u32,
+    /// T1, seconds; 0 leaves it to the client (RFC 8415 section 21.4). `None`: half of the shortest
+    /// preferred lifetime in the message.
+    pub t1: Option<u32>,
     /// T2, seconds; 0 leaves it to the client. Not below T1, not above the preferred lifetime.
-    pub t2: u32,
+    /// `None`: 0.8 of the shortest preferred lifetime in the message.
+    pub t2: Option<u32>,
     /// Whether a SOLICIT with Rapid Commit is answered with REPLY (RFC 8415 section 18.3.1).
     pub rapid_commit: bool,
+    /// Whether a RENEW creates bindings that it does not find (RFC 8415 section 18.3.4).
+    pub create_on_renew: bool,
+    /// The same for REBIND (RFC 8415 section 18.3.5).
+    pub create_on_rebind: bool,
     /// How long, in seconds, a declined address is kept out of use; at least 1, `u32::MAX` is for
     /// ever.
     pub decline_hold: u32,

@@ -1,1 +1,412 @@
-//! x
+//! The server under test: its configuration, its process, what it says about itself.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::clients::Lease;
+use crate::{Interface, Lab, Namespace, Process, lab, requirement, wait};
+
+/// How long the server may take from its start until it serves. A restart replays the journal.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The DNS server that every link's clients are told.
+pub const DNS_SERVER: &str = "2001:db8::53";
+
+/// Setting `dataplane.mode`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// The best that works.
+    Auto,
+    /// AF_XDP with XDP in the driver.
+    Native,
+    /// AF_XDP with XDP in the network stack.
+    Generic,
+    /// UDP sockets.
+    Socket,
+}
+
+impl Mode {
+    /// The word in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+/// Setting `store.durability`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Durability {
+    /// A lease survives a power cut.
+    PowerLoss,
+    /// A lease survives the end of the process.
+    Process,
+}
+
+impl Durability {
+    /// The word in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PowerLoss => "power-loss",
+            Self::Process => "process",
+        }
+    }
+}
+
+/// A table `[[link]]`.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// Its name.
+    pub name: String,
+    /// The interface with its clients; none for a link behind relays.
+    pub interface: Option<String>,
+    /// Its on-link prefixes.
+    pub prefixes: Vec<String>,
+    /// Values of the Interface-Id option that belong to it.
+    pub interface_ids: Vec<String>,
+    /// Address pools, each `first-last` or a prefix.
+    pub address_pools: Vec<String>,
+    /// Prefix pools: a prefix and the length that is delegated from it.
+    pub prefix_pools: Vec<(String, u8)>,
+    /// Preferred lifetime, valid lifetime, T1 and T2, in seconds.
+    pub times: [u32; 4],
+    /// Whether Rapid Commit is allowed.
+    pub rapid_commit: bool,
+}
+
+impl LinkConfig {
+    /// A link with one dense pool of addresses and one of /56 prefixes in networks numbered by
+    /// `number`, and lifetimes of an hour.
+    #[must_use]
+    pub fn new(name: &str, number: u16) -> Self {
+        Self {
+            name: name.to_owned(),
+            interface: None,
+            prefixes: vec![format!("2001:db8:{number:x}::/64")],
+            interface_ids: Vec::new(),
+            address_pools: vec![format!("2001:db8:{number:x}::1000-2001:db8:{number:x}::ffff")],
+            prefix_pools: vec![(format!("2001:db8:{:x}::/40", 0x8000 | number << 8), 56)],
+            times: [3600, 7200, 1800, 2880],
+            rapid_commit: false,
+        }
+    }
+
+    /// The same, for clients on an interface of the server.
+    #[must_use]
+    pub fn on(mut self, interface: &Interface) -> Self {
+        self.interface = Some(interface.name().to_owned());
+        self
+    }
+
+    /// The same with an address pool and a prefix pool for millions of clients of a load test.
+    #[must_use]
+    pub fn for_load(mut self, number: u16) -> Self {
+        self.address_pools =
+            vec![format!("2001:db8:{number:x}::100:0-2001:db8:{number:x}::4ff:ffff")];
+        self.prefix_pools = vec![("2001:db9::/32".to_owned(), 56)];
+        self
+    }
+
+    /// The same with lifetimes so short that clients renew within seconds.
+    #[must_use]
+    pub fn short_lived(mut self) -> Self {
+        self.times = [50, 60, 2, 40];
+        self
+    }
+}
+
+/// A configuration file.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Setting `dataplane.mode`.
+    pub mode: Mode,
+    /// Setting `store.durability`.
+    pub durability: Durability,
+    /// Setting `dataplane.cores`; empty: not pinned.
+    pub cores: Vec<usize>,
+    /// Setting `dataplane.interfaces`: interfaces that only relays are on.
+    pub interfaces: Vec<String>,
+    /// Setting `server.expected_bindings`; none for the default.
+    pub expected_bindings: Option<usize>,
+    /// Tables `[[link]]`.
+    pub links: Vec<LinkConfig>,
+}
+
+impl Config {
+    /// Defaults with these links.
+    #[must_use]
+    pub fn new(mode: Mode, links: Vec<LinkConfig>) -> Self {
+        Self {
+            mode,
+            durability: Durability::PowerLoss,
+            cores: Vec::new(),
+            interfaces: Vec::new(),
+            expected_bindings: None,
+            links,
+        }
+    }
+
+    /// The file's text; the store and the control socket lie in `dir`.
+    #[must_use]
+    pub fn to_toml(&self, dir: &Path) -> String {
+        let mut text = String::new();
+        let dir = dir.display();
+        if let Some(bindings) = self.expected_bindings {
+            text += &format!("[server]\nexpected_bindings = {bindings}\n\n");
+        }
+        text += &format!(
+            "[store]\npath = \"{dir}/store\"\ndurability = \"{}\"\n\n",
+            self.durability.as_str()
+        );
+        text += &format!("[dataplane]\nmode = \"{}\"\n", self.mode.as_str());
+        if !self.cores.is_empty() {
+            text += &format!("cores = {:?}\n", self.cores);
+        }
+        if !self.interfaces.is_empty() {
+            text += &format!("interfaces = {:?}\n", self.interfaces);
+        }
+        text += &format!("\n[control]\nsocket = \"{dir}/control.sock\"\n");
+        for link in &self.links {
+            text += &link.to_toml();
+        }
+        text
+    }
+}
+
+impl LinkConfig {
+    fn to_toml(&self) -> String {
+        let mut text = format!("\n[[link]]\nname = \"{}\"\n", self.name);
+        if let Some(interface) = &self.interface {
+            text += &format!("interface = \"{interface}\"\n");
+        }
+        text += &format!("prefixes = {:?}\n", self.prefixes);
+        text += &format!("address_pools = {:?}\n", self.address_pools);
+        let mut pools = String::new();
+        for (prefix, length) in &self.prefix_pools {
+            // Writing to a string cannot fail.
+            let _ = write!(pools, "{{ prefix = \"{prefix}\", delegated_length = {length} }}, ");
+        }
+        text += &format!("prefix_pools = [{pools}]\n");
+        let [preferred, valid, t1, t2] = self.times;
+        text += &format!("preferred_lifetime = {preferred}\nvalid_lifetime = {valid}\n");
+        text += &format!("t1 = {t1}\nt2 = {t2}\nrapid_commit = {}\n", self.rapid_commit);
+        text += &format!("dns_servers = [\"{DNS_SERVER}\"]\n");
+        if !self.interface_ids.is_empty() {
+            text += &format!("relay = {{ interface_ids = {:?} }}\n", self.interface_ids);
+        }
+        text
+    }
+}
+
+/// A Gemel server in a namespace.
+#[derive(Debug)]
+pub struct Server {
+    namespace: Namespace,
+    binary: PathBuf,
+    dir: PathBuf,
+    config: PathBuf,
+    process: Process,
+}
+
+impl Server {
+    /// Writes the configuration and starts the server, with its state in the lab's folder; returns
+    /// when it serves on all interfaces.
+    ///
+    /// # Errors
+    /// When it does not; the error shows its log.
+    pub fn start(lab: &Lab, namespace: &Namespace, config: &Config) -> Result<Self> {
+        let binary = requirement::binary("gemel")?;
+        let dir = lab.subdir("gemel")?;
+        let path = lab.write("gemel.toml", &config.to_toml(&dir))?;
+        let process = launch(namespace, &binary, &path)?;
+        let mut server = Self { namespace: namespace.clone(), binary, dir, config: path, process };
+        server.wait_serving()?;
+        Ok(server)
+    }
+
+    /// Ends the server with SIGKILL.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Ends the server with SIGTERM and insists on a clean exit.
+    ///
+    /// # Errors
+    /// When it does not end in time, or with a failure.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.process.terminate(Duration::from_secs(30))?;
+        if !status.success() {
+            bail!("the server ended with {status} after SIGTERM:\n{}", self.process.tail());
+        }
+        Ok(())
+    }
+
+    /// Starts the server again over the same state; returns when it serves.
+    ///
+    /// # Errors
+    /// When it does not; the error shows its log.
+    pub fn restart(&mut self) -> Result<()> {
+        if self.process.is_running()? {
+            bail!("the server still runs; kill or stop it first");
+        }
+        self.process = launch(&self.namespace, &self.binary, &self.config)?;
+        self.wait_serving()
+    }
+
+    /// The server's process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What the running server says of itself: `gemel ctl status --json`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> Result<Value> {
+        let text = self.ctl("status")?;
+        serde_json::from_str(&text).with_context(|| format!("gemel ctl status said {text:?}"))
+    }
+
+    /// The mode that the server runs its first interface in.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn mode(&self) -> Result<String> {
+        let status = self.status()?;
+        let mode = status["interfaces"][0]["mode"].as_str().context("no mode in the status")?;
+        Ok(mode.to_owned())
+    }
+
+    /// The counters of the running server: `gemel ctl counters --json`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn counters(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.ctl("counters")?)?)
+    }
+
+    /// The active leases of the running server, sorted: `gemel ctl leases --json`.
+    ///
+    /// # Errors
+    /// When it does not answer or its answer cannot be understood.
+    pub fn leases(&self) -> Result<Vec<Lease>> {
+        parse_leases(&self.ctl("leases")?)
+    }
+
+    /// The active leases in the store, sorted: `gemel leases --json`, which needs no server.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn stored_leases(&self) -> Result<Vec<Lease>> {
+        let mut command = Command::new(&self.binary);
+        command.args(["leases", "--json", "--config"]).arg(&self.config);
+        parse_leases(&lab::output(&mut command)?)
+    }
+
+    /// Insists that the running server and its store have exactly these active leases.
+    ///
+    /// # Errors
+    /// When they have others.
+    pub fn assert_leases(&self, expected: &[Lease]) -> Result<()> {
+        let mut expected = expected.to_vec();
+        expected.sort();
+        // The clients' leases are on stable storage before they hear of them, so there is nothing
+        // to wait for.
+        for (place, found) in [("server", self.leases()?), ("store", self.stored_leases()?)] {
+            if found != expected {
+                bail!("the {place} has {found:#?}\nbut the clients have {expected:#?}");
+            }
+        }
+        Ok(())
+    }
+
+    fn ctl(&self, what: &str) -> Result<String> {
+        let mut command = Command::new(&self.binary);
+        command.args(["ctl", "--socket"]).arg(self.dir.join("control.sock"));
+        command.args([what, "--json"]);
+        lab::output(&mut command)
+    }
+
+    fn wait_serving(&mut self) -> Result<()> {
+        self.process.wait_for_line("serving", START_TIMEOUT)?;
+        wait::until("the server to serve on all interfaces", START_TIMEOUT, || {
+            if !self.process.is_running()? {
+                bail!("the server has ended:\n{}", self.process.tail());
+            }
+            let Ok(status) = self.status() else { return Ok(None) };
+            let interfaces = status["interfaces"].as_array().map_or(&[][..], Vec::as_slice);
+            let serving = interfaces.iter().all(|interface| interface["serving"] == true);
+            Ok((serving && !interfaces.is_empty()).then_some(()))
+        })
+    }
+}
+
+fn launch(namespace: &Namespace, binary: &Path, config: &Path) -> Result<Process> {
+    let mut command = namespace.command(binary);
+    command.args(["serve", "--config"]).arg(config);
+    Process::spawn("gemel", command)
+}
+
+/// Reads one JSON object per line and keeps the active ones.
+fn parse_leases(lines: &str) -> Result<Vec<Lease>> {
+    let mut leases = Vec::new();
+    for line in lines.lines() {
+        let value: Value =
+            serde_json::from_str(line).with_context(|| format!("gemel said {line:?}"))?;
+        let text = |key: &str| {
+            value[key].as_str().with_context(|| format!("no {key} in the lease {line}"))
+        };
+        if text("status")? != "active" {
+            continue;
+        }
+        let lease = text("lease")?;
+        let (address, length) = lease.split_once('/').unwrap_or((lease, "128"));
+        leases.push(Lease {
+            is_prefix: text("kind")? == "pd",
+            address: address.parse().with_context(|| format!("in {line}"))?,
+            prefix_len: length.parse().with_context(|| format!("in {line}"))?,
+            duid: text("duid")?.replace(':', ""),
+            iaid: value["iaid"]
+                .as_u64()
+                .and_then(|iaid| u32::try_from(iaid).ok())
+                .with_context(|| format!("no iaid in the lease {line}"))?,
+        });
+    }
+    leases.sort();
+    Ok(leases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_active_leases() {
+        let lines = concat!(
+            r#"{"lease":"2001:db8::1","kind":"na","status":"active","duid":"00:01","iaid":7}"#,
+            "\n",
+            r#"{"lease":"2001:db8:1::/56","kind":"pd","status":"active","duid":"00:02","iaid":8}"#,
+            "\n",
+            r#"{"lease":"2001:db8::2","kind":"na","status":"abandoned","duid":"00:03","iaid":9}"#,
+            "\n",
+        );
+        let leases = parse_leases(lines).unwrap();
+        assert_eq!(leases.len(), 2);
+        assert_eq!((leases[0].prefix_len, leases[0].iaid), (128, 7));
+        assert_eq!((leases[1].prefix_len, leases[1].duid.as_str()), (56, "0002"));
+        assert!(parse_leases("{}").is_err());
+    }
+}

@@ -7,6 +7,9 @@ use anyhow::{Context, Result};
 /// Environment variable that turns a skipped test into a failed one.
 pub const REQUIRE: &str = "GEMEL_REQUIRE_E2E";
 
+/// Environment variable that skips every end-to-end test.
+pub const SKIP: &str = "GEMEL_SKIP_E2E";
+
 /// Environment variable with the folder of the `gemel` and `gemel-bench` binaries.
 pub const BIN_DIR: &str = "GEMEL_BIN_DIR";
 
@@ -56,6 +59,9 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 /// The first thing that is missing for a test that needs root and these programs.
 #[must_use]
 pub fn missing(programs: &[&str], binaries: &[&str]) -> Option<String> {
+    if std::env::var_os(SKIP).is_some_and(|value| value == "1") {
+        return Some(format!("that {SKIP} is not 1"));
+    }
     if !is_root() {
         return Some("root, for network namespaces".to_owned());
     }

@@ -1,2 +1,57 @@
-//! Placeholder.
-fn main() {}
+//! The door to everything that is done with this repository: `cargo xtask --help`.
+//!
+//! Builds on the bare toolchain, before anything that `setup` installs is there.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cargo;
+mod demo;
+mod fuzz;
+mod setup;
+mod steps;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set-up, demo, tests and benchmarks of Gemel.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Installs the Debian packages that are missing.
+    Setup,
+    /// Builds the server, lets real clients and a load at it, kills it, and shows that no lease is
+    /// lost. Needs root.
+    Demo(demo::Args),
+    /// Runs every check: format, lints, documentation, unit and end-to-end tests.
+    Test(test::Args),
+    /// Measures AF_XDP against sockets, and what durability costs. Needs root.
+    Bench(bench::Args),
+    /// Runs each fuzz target for a while. Needs the nightly toolchain and cargo-fuzz.
+    Fuzz(fuzz::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup => setup::run(),
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -198,6 +198,17 @@ impl Client {
         bound.with_context(|| format!("its output was:\n{}", self.process.tail()))
     }
 
+    /// Ends the client with SIGKILL and starts it again over its own records.
+    ///
+    /// # Errors
+    /// When it cannot be ended or started.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process.kill()?;
+        let command = self.software.command(&self.seat)?;
+        self.process = Process::spawn(self.software.program(), command)?;
+        Ok(())
+    }
+
     /// Makes the client give its leases back and end.
     ///
     /// # Errors

@@ -20,13 +20,29 @@ pub fn start(
     to: Option<&str>,
     interface_id: bool,
 ) -> Result<Process> {
+    start_many(std::slice::from_ref(lower), upper, to, interface_id)
+}
+
+/// The same for several interfaces with clients, all in the namespace of `upper`.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_many(
+    lowers: &[Interface],
+    upper: &Interface,
+    to: Option<&str>,
+    interface_id: bool,
+) -> Result<Process> {
     let to = to.map(|address| format!("{address}%")).unwrap_or_default();
-    let mut command = lower.namespace().command("dhcrelay");
+    let mut command = upper.namespace().command("dhcrelay");
     command.args(["-6", "-d", "--no-pid"]);
     if interface_id {
         command.arg("-I");
     }
-    command.args(["-l", lower.name(), "-u", &format!("{to}{}", upper.name())]);
+    for lower in lowers {
+        command.args(["-l", lower.name()]);
+    }
+    command.args(["-u", &format!("{to}{}", upper.name())]);
     let mut process = Process::spawn("dhcrelay", command)?;
     process.wait_for_line("Sending on", Duration::from_secs(10))?;
     Ok(process)

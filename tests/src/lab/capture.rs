@@ -130,6 +130,26 @@ impl Trace {
         Ok(answered(&self.tshark(&FIELDS)?.join("\n"), message))
     }
 
+    /// The server's DUID in each Advertise and Reply, in tshark's spelling.
+    ///
+    /// # Errors
+    /// When tshark fails.
+    pub fn server_duids(&self) -> Result<Vec<String>> {
+        // The option stands in no fixed place, so the text of the packet says which DUID is whose.
+        let text = self.tshark(&["-V", "-Y", "dhcpv6.msgtype == 2 || dhcpv6.msgtype == 7"])?;
+        let mut duids = Vec::new();
+        let mut inside = false;
+        for line in text.iter().map(|line| line.trim()) {
+            if line.starts_with("Server Identifier") {
+                inside = true;
+            } else if inside && let Some(duid) = line.strip_prefix("DUID: ") {
+                duids.push(duid.to_owned());
+                inside = false;
+            }
+        }
+        Ok(duids)
+    }
+
     /// How many packets match a tshark display filter.
     ///
     /// # Errors

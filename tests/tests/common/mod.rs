@@ -1,0 +1,91 @@
+//! Labs that several tests use.
+
+// Each test binary compiles this file and uses a part of it.
+#![allow(dead_code)]
+
+use std::time::Duration;
+
+use anyhow::Result;
+use gemel_tests::clients::{Client, Lease, Software, Wanted};
+use gemel_tests::gemel::{Config, LinkConfig, Mode, Server};
+use gemel_tests::{Capture, Interface, Lab, Link, Trace, wait};
+
+/// How long a client may take to be bound: dhcpcd and dhcp6c wait up to a second before they
+/// speak, and a lost first packet costs another second or two.
+pub(crate) const BOUND: Duration = Duration::from_secs(30);
+
+/// How long an exchange may take that a client starts by its own timers. dhcp6c renews no earlier
+/// than 18 seconds after it was bound, whatever T1 the server sends.
+pub(crate) const EXCHANGE: Duration = Duration::from_secs(60);
+
+/// A server and one client namespace on one link.
+pub(crate) struct Direct {
+    pub(crate) server: Server,
+    pub(crate) client_interface: Interface,
+    pub(crate) lab: Lab,
+}
+
+impl Direct {
+    /// Makes the lab and starts the server.
+    pub(crate) fn new(mode: Mode, queues: u16, link: LinkConfig) -> Result<Self> {
+        let lab = Lab::new("direct")?;
+        let server_ns = lab.namespace("server")?;
+        let client_ns = lab.namespace("client")?;
+        let (client_interface, server_interface) = Link { queues, ..Link::default() }
+            .connect((&client_ns, "gml-c0"), (&server_ns, "gml-s0"))?;
+        server_interface.add_address("2001:db8:1::1/64")?;
+        let config = Config::new(mode, vec![link.on(&server_interface)]);
+        let server = Server::start(&lab, &server_ns, &config)?;
+        assert_mode(&server, mode)?;
+        Ok(Self { server, client_interface, lab })
+    }
+
+    pub(crate) fn capture(&self, file: &str) -> Result<Capture> {
+        Capture::start(&self.lab, &self.client_interface, file)
+    }
+
+    pub(crate) fn client(&self, software: &'static dyn Software, wanted: Wanted) -> Result<Client> {
+        Client::start(&self.lab, software, &self.client_interface, wanted, "client")
+    }
+}
+
+/// The server must run in the mode that it was told, and must not quietly fall back.
+pub(crate) fn assert_mode(server: &Server, mode: Mode) -> Result<()> {
+    let found = server.mode()?;
+    match mode {
+        Mode::Auto => assert_ne!(found, "socket", "AF_XDP works on veth, so auto must use it"),
+        mode => assert!(found.contains(mode.as_str()), "asked for {mode:?}, got {found}"),
+    }
+    Ok(())
+}
+
+/// Every lease must lie in the pools of [`LinkConfig::new`] with this number.
+pub(crate) fn assert_in_pools(leases: &[Lease], number: u16) {
+    for lease in leases {
+        let segments = lease.address.segments();
+        assert_eq!(segments[..2], [0x2001, 0xdb8], "{lease:?}");
+        if lease.is_prefix {
+            assert_eq!(segments[2] >> 8, 0x80 | number, "{lease:?}");
+            assert_eq!(lease.prefix_len, 56, "{lease:?}");
+        } else {
+            assert_eq!(segments[2], number, "{lease:?}");
+            assert_eq!(lease.prefix_len, 128, "{lease:?}");
+            assert!(segments[7] >= 0x1000, "{lease:?}");
+        }
+    }
+}
+
+/// Waits until the server has no active lease any more.
+pub(crate) fn wait_no_leases(server: &Server) -> Result<()> {
+    wait::until("the server to free the released leases", Duration::from_secs(10), || {
+        Ok(server.leases()?.is_empty().then_some(()))
+    })?;
+    server.assert_leases(&[])
+}
+
+/// Ends a capture, checks it, and hands it back.
+pub(crate) fn finish(capture: Capture) -> Result<Trace> {
+    let trace = capture.stop()?;
+    trace.assert_clean()?;
+    Ok(trace)
+}

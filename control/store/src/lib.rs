@@ -14,12 +14,25 @@
 //! | `checkpoint/` | the LMDB environment |
 #![deny(unsafe_code)]
 
+mod checkpoint;
 mod config;
+mod disk;
 mod error;
+mod format;
+mod journal;
+mod lmdb;
+mod lock;
+mod merge;
+mod pending;
+mod priority;
 mod reader;
+mod recovery;
+mod row;
 mod store;
+#[cfg(test)]
+mod testing;
 
 pub use config::{Durability, SEGMENT_LEN_DEFAULT, StoreConfig};
 pub use error::StoreError;
 pub use reader::Reader;
-pub use store::{Monitor, Progress, Recovery, Restored, Status, Store};
+pub use store::{BadRecord, Monitor, Progress, Recovery, Restored, Status, Store};

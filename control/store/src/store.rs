@@ -1,8 +1,29 @@
 //! The store as the control thread sees it.
 
-use gemel_lease::Record;
+use std::{fs, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
-use crate::{StoreConfig, StoreError};
+use gemel_lease::{Lease, Record};
+use parking_lot::Mutex;
+
+use crate::{
+    StoreConfig, StoreError,
+    checkpoint::{Checkpointer, Pace},
+    disk::mapped::{MappedDisk, sync_dir},
+    journal::Journal,
+    lmdb::{Lmdb, Meta},
+    lock::Lock,
+    merge::merge,
+    priority, recovery,
+    row::Row,
+};
+
+/// The smallest segment that makes sense, octets.
+const SEGMENT_LEN_MIN: usize = 64 << 10;
+/// Offsets in a segment must fit into 32 bits.
+const SEGMENT_LEN_MAX: usize = 2 << 30;
+const PAGE: usize = 4096;
+/// One being filled, one at the checkpoint, one ready.
+const SEGMENTS_MIN: usize = 3;
 
 /// How far opening or restoring has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,12 +68,22 @@ pub struct Recovery {
 pub struct Restored {
     /// Records handed out, tombstones included.
     pub records: u64,
-    /// Records that could not be read, by key: lease and reason. At most 100 are kept.
-    pub bad: Vec<String>,
+    /// Records of the checkpoint that could not be read, 10,000 at most. What the store knew of
+    /// these leases is lost, so they should not be given to anybody before an operator has looked.
+    pub bad: Vec<BadRecord>,
     /// How many there were.
     pub bad_count: u64,
     /// The largest stamp that was ever stored: new stamps begin behind it.
     pub stamp_max: u64,
+}
+
+/// A record that could not be read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BadRecord {
+    /// The lease it is stored under, if that makes sense.
+    pub lease: Option<Lease>,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 /// Figures for counters and the status page.
@@ -87,20 +118,42 @@ pub struct Status {
 }
 
 /// Reads a store's [`Status`] from any thread.
-#[derive(Clone, Debug)]
-pub struct Monitor {}
+#[derive(Clone)]
+pub struct Monitor(Arc<Row<MappedDisk>>);
 
 impl Monitor {
     /// The figures now.
     #[must_use]
     pub fn status(&self) -> Status {
-        todo!()
+        self.0.lock().status.clone()
+    }
+}
+
+impl std::fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Monitor").field(&self.status()).finish()
     }
 }
 
 /// An open store. The control thread owns it.
-#[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    journal: Journal<MappedDisk>,
+    row: Arc<Row<MappedDisk>>,
+    lmdb: Arc<Mutex<Lmdb>>,
+    meta: Meta,
+    recovery: Recovery,
+    /// Until its thread is started.
+    checkpointer: Option<Checkpointer<MappedDisk>>,
+    threads: Vec<JoinHandle<()>>,
+    // Behind everything that it protects.
+    _lock: Lock,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("status", &self.row.lock().status).finish_non_exhaustive()
+    }
+}
 
 impl Store {
     /// Opens the store, or makes one, and reads the journal behind the checkpoint.
@@ -108,14 +161,73 @@ impl Store {
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Hole`], [`StoreError::Corrupt`] and what the disk says.
     pub fn open(config: StoreConfig, progress: impl FnMut(Progress)) -> Result<Self, StoreError> {
-        let _ = (config, progress);
-        todo!()
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Io { what, path, source }
+        };
+        let dir = &config.dir;
+        let checkpoint_dir = dir.join("checkpoint");
+        fs::create_dir_all(&checkpoint_dir).map_err(io("cannot make", &checkpoint_dir))?;
+        let lock = Lock::take(dir)?;
+        let (lmdb, meta, created) =
+            Lmdb::open(checkpoint_dir.clone(), config.map_len, &config.seed)?;
+        let journal_dir = dir.join("journal");
+        let disk =
+            MappedDisk::open(journal_dir.clone()).map_err(io("cannot open", &journal_dir))?;
+        // LMDB syncs its files, but not their names.
+        for folder in [&checkpoint_dir, dir].into_iter().map(|p| p.as_path()).chain(dir.parent()) {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            sync_dir(folder).map_err(io("cannot sync the folder", folder))?;
+        }
+        let segment_len =
+            config.segment_len.clamp(SEGMENT_LEN_MIN, SEGMENT_LEN_MAX).next_multiple_of(PAGE);
+        let recovered = recovery::recover(&disk, &config, segment_len, &meta, progress)?;
+        let durable = recovered.state.durable;
+        let segments_max = config.segments_max.max(SEGMENTS_MIN);
+        let row = Row::new(disk, segment_len, segments_max, true, recovered.state);
+        let lmdb = Arc::new(Mutex::new(lmdb));
+        let journal = Journal::new(
+            Arc::clone(&row),
+            meta.store_id,
+            config.durability,
+            durable,
+            recovered.next_generation,
+        );
+        let mut checkpointer = Checkpointer::new(
+            Arc::clone(&row),
+            Arc::clone(&lmdb),
+            &meta.store_id,
+            Pace { leases: config.checkpoint_leases.max(1), interval: config.checkpoint_interval },
+            recovered.pending,
+            meta.sequence,
+            durable,
+        );
+        if recovered.report.lost > 0 {
+            // So that the gap is not found again.
+            checkpointer.write()?;
+        }
+        let mut store = Self {
+            journal,
+            row,
+            lmdb,
+            meta,
+            recovery: Recovery { created, ..recovered.report },
+            checkpointer: Some(checkpointer),
+            threads: Vec::new(),
+            _lock: lock,
+        };
+        // The first segment is ready before the first client waits for it. If the disk has no room
+        // the server can still answer what needs no write; `append` will tell.
+        store.row.prepare_once();
+        let row = Arc::clone(&store.row);
+        store.spawn("store-prepare", move || row.run_preparing())?;
+        Ok(store)
     }
 
     /// What opening found.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
-        todo!()
+        &self.recovery
     }
 
     /// Hands out every binding once, by address, each as it was last stored. Tombstones (status
@@ -125,30 +237,46 @@ impl Store {
     /// Call it once, before the first append ([`StoreError::Misuse`]); [`StoreError::Checkpoint`].
     pub fn restore(
         &mut self,
-        each: impl FnMut(Record),
-        progress: impl FnMut(Progress),
+        mut each: impl FnMut(Record),
+        mut progress: impl FnMut(Progress),
     ) -> Result<Restored, StoreError> {
-        let _ = (each, progress);
-        todo!()
+        let Some(checkpointer) = &mut self.checkpointer else {
+            return Err(StoreError::Misuse("bindings are restored once, before the first append"));
+        };
+        let mut tombstones = Vec::new();
+        let mut restored = merge(
+            &mut self.lmdb.lock(),
+            &checkpointer.pending().sorted(),
+            &mut tombstones,
+            |record| {
+                each(record);
+                true
+            },
+            |done, total| progress(Progress::Restore { done, total }),
+        )?;
+        restored.stamp_max = restored.stamp_max.max(checkpointer.pending().stamp_max);
+        checkpointer.bury(tombstones);
+        self.start_checkpoints()?;
+        Ok(restored)
     }
 
     /// The store's own id.
     #[must_use]
     pub fn id(&self) -> [u8; 16] {
-        todo!()
+        self.meta.store_id
     }
 
     /// The key of the lease table's hashes, kept so that a client is sent to the same lease after
     /// a restart.
     #[must_use]
     pub fn hash_key(&self) -> [u8; 16] {
-        todo!()
+        self.meta.hash_key
     }
 
     /// The server's DUID, if one is stored (RFC 8415 section 11: it should not change).
     #[must_use]
     pub fn server_duid(&self) -> Option<&[u8]> {
-        todo!()
+        self.meta.server_duid.as_deref()
     }
 
     /// Stores the server's DUID; it is durable when this returns.
@@ -156,8 +284,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Checkpoint`].
     pub fn set_server_duid(&mut self, duid: &[u8]) -> Result<(), StoreError> {
-        let _ = duid;
-        todo!()
+        self.lmdb.lock().put_server_duid(duid)?;
+        self.meta.server_duid = Some(duid.to_vec());
+        Ok(())
     }
 
     /// Puts a worker's updates ([`gemel_lease::UpdateBatch::as_bytes`]) into the batch that the next
@@ -169,8 +298,11 @@ impl Store {
     /// [`StoreError::Io`]. Octets that are not records are refused as a whole:
     /// [`StoreError::NotRecords`].
     pub fn append(&mut self, updates: &[u8]) -> Result<u64, StoreError> {
-        let _ = updates;
-        todo!()
+        if self.checkpointer.is_some() {
+            self.start_checkpoints()?;
+        }
+        let appended = self.journal.append(updates);
+        self.note(appended)
     }
 
     /// Makes everything appended durable and returns the last sequence: one sync of the disk for
@@ -180,13 +312,14 @@ impl Store {
     /// [`StoreError::Sync`]: everything appended since the last successful commit is not stored and
     /// must be appended again, which goes to another segment.
     pub fn commit(&mut self) -> Result<u64, StoreError> {
-        todo!()
+        let committed = self.journal.commit();
+        self.note(committed)
     }
 
     /// The last sequence that is durable.
     #[must_use]
     pub fn durable(&self) -> u64 {
-        todo!()
+        self.journal.durable()
     }
 
     /// After an error: whether the journal can store again. Writes and syncs an empty batch.
@@ -194,7 +327,8 @@ impl Store {
     /// # Errors
     /// As [`append`](Self::append) and [`commit`](Self::commit).
     pub fn retry(&mut self) -> Result<(), StoreError> {
-        todo!()
+        let probed = self.journal.probe();
+        self.note(probed)
     }
 
     /// Writes what is durable into the checkpoint and waits for it.
@@ -202,12 +336,76 @@ impl Store {
     /// # Errors
     /// [`StoreError::Checkpoint`].
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
-        todo!()
+        self.start_checkpoints()?;
+        let mut state = self.row.lock();
+        let goal = state.durable;
+        while state.checkpoint < goal {
+            let round = state.checkpoint_rounds;
+            state.checkpoint_wanted = Some(goal);
+            self.row.checkpoint.notify_all();
+            while state.checkpoint_rounds == round {
+                if self.threads.iter().any(JoinHandle::is_finished) {
+                    return Err(StoreError::Misuse("a thread of the store has ended"));
+                }
+                self.row.checkpoint.wait_for(&mut state, Duration::from_secs(1));
+            }
+            if let Some(reason) = state.checkpoint_error.clone() {
+                return Err(StoreError::Checkpoint {
+                    what: "writing a checkpoint",
+                    path: self.row.disk.dir().to_owned(),
+                    reason,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Figures for other threads.
     #[must_use]
     pub fn monitor(&self) -> Monitor {
-        todo!()
+        Monitor(Arc::clone(&self.row))
+    }
+
+    fn start_checkpoints(&mut self) -> Result<(), StoreError> {
+        let Some(checkpointer) = self.checkpointer.take() else { return Ok(()) };
+        self.spawn("store-checkpoint", move || checkpointer.run())
+    }
+
+    fn spawn(
+        &mut self,
+        name: &str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                priority::stand_back();
+                work();
+            })
+            .map_err(|source| StoreError::Io {
+                what: "cannot start a thread for",
+                path: self.row.disk.dir().to_owned(),
+                source,
+            })?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Keeps an error for the status.
+    fn note<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &result {
+            self.row.lock().status.error = Some(error.to_string());
+        }
+        result
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.row.stop();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
     }
 }

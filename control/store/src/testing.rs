@@ -1,0 +1,31 @@
+//! What several tests need.
+
+use gemel_lease::{AbsoluteTime, Binding, BindingStatus, ClientDuid, IaKind, Lease, Record};
+use gemel_wire::IaId;
+
+/// A binding of lease `number`.
+pub(crate) fn binding(number: u32, duid_len: usize) -> Binding {
+    Binding {
+        lease: Lease::address((0x2001_0db8_u128 << 96 | u128::from(number)).into()),
+        kind: IaKind::Na,
+        status: BindingStatus::Active,
+        duid: ClientDuid::new(&vec![7; duid_len]),
+        iaid: IaId(number),
+        preferred_lifetime: 1,
+        valid_lifetime: 2,
+        client_last_transaction_time: AbsoluteTime(3),
+        expiration_time: AbsoluteTime(4),
+        start_time_of_state: AbsoluteTime(5),
+        state_expiration_time: AbsoluteTime(6),
+        partner_lifetime: AbsoluteTime(7),
+        acked_partner_lifetime: AbsoluteTime(8),
+        partner_raw_clt_time: AbsoluteTime(9),
+    }
+}
+
+/// Its stored form.
+pub(crate) fn record(binding: &Binding, stamp: u64) -> Vec<u8> {
+    let mut octets = Vec::new();
+    Record { binding: binding.clone(), stamp }.encode(&mut octets);
+    octets
+}

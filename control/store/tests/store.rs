@@ -1,0 +1,296 @@
+//! The store on a real file system.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use gemel_lease::{
+    AbsoluteTime, Binding, BindingStatus, ClientDuid, IaKind, Lease, Record, UpdateBatch,
+    UpdateSink,
+};
+use gemel_store::{Durability, Reader, Store, StoreConfig, StoreError};
+use gemel_wire::IaId;
+
+fn binding(number: u32, status: BindingStatus) -> Binding {
+    Binding {
+        lease: Lease::address((0x2001_0db8_u128 << 96 | u128::from(number)).into()),
+        kind: IaKind::Na,
+        status,
+        duid: ClientDuid::new(&number.to_be_bytes()),
+        iaid: IaId(number),
+        preferred_lifetime: 1,
+        valid_lifetime: 2,
+        client_last_transaction_time: AbsoluteTime(3),
+        expiration_time: AbsoluteTime(4),
+        start_time_of_state: AbsoluteTime(5),
+        state_expiration_time: AbsoluteTime(6),
+        partner_lifetime: AbsoluteTime(7),
+        acked_partner_lifetime: AbsoluteTime(8),
+        partner_raw_clt_time: AbsoluteTime(9),
+    }
+}
+
+fn batch(numbers: impl IntoIterator<Item = u32>, stamp: u64) -> UpdateBatch {
+    let mut batch = UpdateBatch::default();
+    for number in numbers {
+        batch.push(&binding(number, BindingStatus::Active), stamp);
+    }
+    batch
+}
+
+fn config(dir: &Path) -> StoreConfig {
+    StoreConfig {
+        segment_len: 64 << 10,
+        segments_max: 8,
+        map_len: 1 << 20,
+        ..StoreConfig::new(dir, Durability::PowerLoss, [5; 32])
+    }
+}
+
+fn open(config: StoreConfig) -> Store {
+    Store::open(config, |_| {}).unwrap()
+}
+
+fn restore(store: &mut Store) -> BTreeMap<Lease, Record> {
+    let mut records = Vec::new();
+    let restored = store.restore(|record| records.push(record), |_| {}).unwrap();
+    assert_eq!(restored.bad_count, 0);
+    assert_eq!(restored.records, records.len() as u64);
+    assert!(records.windows(2).all(|w| w[0].binding.lease < w[1].binding.lease), "in order");
+    records.into_iter().map(|record| (record.binding.lease, record)).collect()
+}
+
+#[test]
+fn everything_is_there_again_with_and_without_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stamp = 0;
+    for round in 0..12_u32 {
+        let mut store = open(config(dir.path()));
+        assert_eq!(store.recovery().created, round == 0);
+        let back = restore(&mut store);
+        assert_eq!(back.len(), round as usize * 100, "round {round}");
+        assert!(back.values().all(|r| r.stamp <= stamp));
+        for worker in 0..10 {
+            stamp += 1;
+            let first = round * 100 + worker * 10;
+            store.append(batch(first..first + 10, stamp).as_bytes()).unwrap();
+        }
+        let sequence = store.commit().unwrap();
+        assert_eq!(sequence, store.durable());
+        assert_eq!(store.commit().unwrap(), sequence, "nothing to commit");
+        if round % 3 == 0 {
+            store.checkpoint().unwrap();
+            assert_eq!(store.monitor().status().checkpoint, sequence);
+        }
+    }
+}
+
+#[test]
+fn identity_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(config(dir.path()));
+    assert_eq!((store.id(), store.hash_key(), store.server_duid()), ([5; 16], [5; 16], None));
+    store.set_server_duid(&[0, 4, 1, 2]).unwrap();
+    drop(store);
+    let store = open(StoreConfig { seed: [6; 32], ..config(dir.path()) });
+    assert_eq!((store.id(), store.hash_key()), ([5; 16], [5; 16]));
+    assert_eq!(store.server_duid(), Some(&[0, 4, 1, 2][..]));
+    assert!(matches!(Store::open(config(dir.path()), |_| {}), Err(StoreError::InUse { .. })));
+    assert!(matches!(Reader::open(dir.path()), Err(StoreError::InUse { .. })));
+}
+
+#[test]
+fn a_journal_longer_than_its_bound_passes_through_the_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(config(dir.path()));
+    let mut full = 0;
+    // About 100 KiB each, so most appends are split over segments; 10 MiB through 512 KiB.
+    for stamp in 1..=100_u64 {
+        let updates = batch(0..1000, stamp);
+        loop {
+            match store.append(updates.as_bytes()).and_then(|_| store.commit()) {
+                Ok(_) => break,
+                Err(StoreError::JournalFull { segments, checkpoint }) => {
+                    assert_eq!((segments, checkpoint), (8, None));
+                    full += 1;
+                    store.commit().unwrap();
+                    store.checkpoint().unwrap();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    assert!(store.monitor().status().segments <= 8);
+    drop(store);
+    let back = restore(&mut open(config(dir.path())));
+    assert_eq!(back.len(), 1000);
+    assert!(back.values().all(|record| record.stamp == 100), "after {full} times full");
+}
+
+#[test]
+fn tombstones_outlast_a_checkpoint_and_then_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(config(dir.path()));
+    let put = |store: &mut Store, number, status, stamp| {
+        let mut batch = UpdateBatch::default();
+        batch.push(&binding(number, status), stamp);
+        store.append(batch.as_bytes()).unwrap();
+        store.commit().unwrap();
+        store.checkpoint().unwrap();
+    };
+    put(&mut store, 1, BindingStatus::Active, 1);
+    put(&mut store, 1, BindingStatus::Free, 3);
+    // A worker that was late.
+    put(&mut store, 1, BindingStatus::Active, 2);
+    put(&mut store, 2, BindingStatus::Active, 4);
+    drop(store);
+    let mut store = open(config(dir.path()));
+    let mut numbers = Vec::new();
+    let restored = store.restore(|record| numbers.push(record.binding.iaid.0), |_| {}).unwrap();
+    assert_eq!(numbers, [2]);
+    assert_eq!(restored.stamp_max, 4);
+    // One that a restart finds goes, too.
+    put(&mut store, 2, BindingStatus::Free, 5);
+    drop(store);
+    let mut store = open(config(dir.path()));
+    let back = restore(&mut store);
+    assert_eq!(back.values().map(|r| r.binding.status).collect::<Vec<_>>(), [BindingStatus::Free]);
+    put(&mut store, 3, BindingStatus::Active, 6);
+    drop(store);
+    assert_eq!(restore(&mut open(config(dir.path()))).len(), 1);
+}
+
+#[test]
+fn damage_in_the_middle_is_refused_and_at_the_end_is_a_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(config(dir.path()));
+    for stamp in 1..=5 {
+        store.append(batch([u32::try_from(stamp).unwrap()], stamp).as_bytes()).unwrap();
+        store.commit().unwrap();
+    }
+    drop(store);
+    let segment = dir.path().join("journal/00000000.seg");
+    let file = fs::OpenOptions::new().read(true).write(true).open(&segment).unwrap();
+    let flip = |sector: u64| {
+        let mut octet = [0];
+        file.read_exact_at(&mut octet, sector * 512 + 60).unwrap();
+        file.write_all_at(&[octet[0] ^ 1], sector * 512 + 60).unwrap();
+    };
+    // Sequence 2 stands in sector 2.
+    flip(2);
+    let error = Store::open(config(dir.path()), |_| {}).unwrap_err();
+    assert!(matches!(error, StoreError::Hole { missing_first: 2, missing_last: 2, .. }), "{error}");
+    let mut store = open(StoreConfig { accept_loss: true, ..config(dir.path()) });
+    assert_eq!(store.recovery().lost, 1);
+    assert_eq!(restore(&mut store).len(), 4);
+    store.append(batch([6], 6).as_bytes()).unwrap();
+    store.commit().unwrap();
+    drop(store);
+    assert_eq!(restore(&mut open(config(dir.path()))).len(), 5, "the gap is not found again");
+
+    // The last one of the second run, in a segment of its own, may have been torn.
+    let newest = dir.path().join("journal/00000001.seg");
+    let file = fs::OpenOptions::new().write(true).open(newest).unwrap();
+    file.write_all_at(&[0; 512], 512).unwrap();
+    assert_eq!(restore(&mut open(config(dir.path()))).len(), 4);
+}
+
+#[test]
+fn a_segment_of_another_store_is_refused() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (dir, seed) in [(&one, [1; 32]), (&two, [2; 32])] {
+        let mut store = open(StoreConfig { seed, ..config(dir.path()) });
+        store.append(batch([1], 1).as_bytes()).unwrap();
+        store.commit().unwrap();
+    }
+    let name = "journal/00000000.seg";
+    fs::copy(one.path().join(name), two.path().join(name)).unwrap();
+    let error = Store::open(config(two.path()), |_| {}).unwrap_err();
+    assert!(error.to_string().contains("another store"), "{error}");
+}
+
+#[test]
+fn octets_that_are_no_records_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(config(dir.path()));
+    for octets in [&[1_u8][..], &[5, 0, 1], &[0xff, 0xff, 0]] {
+        assert!(matches!(store.append(octets), Err(StoreError::NotRecords(_))));
+    }
+    assert_eq!(store.commit().unwrap(), 0);
+    store.retry().unwrap();
+    assert_eq!(store.durable(), 1);
+}
+
+/// Runs itself as another process, which reads while this one writes.
+#[test]
+fn a_reader_beside_a_running_writer_sees_every_lease_that_was_there_before() {
+    const DIR: &str = "GEMEL_STORE_READ";
+    if let Some(dir) = std::env::var_os(DIR) {
+        for _ in 0..20 {
+            let mut reader = Reader::open(Path::new(&dir)).unwrap();
+            let mut numbers = Vec::new();
+            let read = reader
+                .for_each(|record| {
+                    numbers.push(record.binding.iaid.0);
+                    true
+                })
+                .unwrap();
+            assert_eq!(read.bad_count, 0);
+            assert!(numbers.windows(2).all(|w| w[0] < w[1]));
+            assert_eq!(numbers.iter().filter(|&&number| number < 3000).count(), 3000);
+            assert_eq!(reader.server_duid(), Some(&[1, 2, 3][..]));
+        }
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(StoreConfig {
+        checkpoint_interval: Duration::from_millis(5),
+        checkpoint_leases: 500,
+        ..config(dir.path())
+    });
+    store.set_server_duid(&[1, 2, 3]).unwrap();
+    let mut stamp = 1;
+    let mut write = |store: &mut Store, numbers: std::ops::Range<u32>| {
+        stamp += 1;
+        while let Err(error) = store.append(batch(numbers.clone(), stamp).as_bytes()) {
+            assert!(matches!(error, StoreError::JournalFull { .. }), "{error}");
+            store.commit().unwrap();
+            store.checkpoint().unwrap();
+        }
+        store.commit().unwrap();
+    };
+    for first in (0..3000).step_by(300) {
+        write(&mut store, first..first + 300);
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["a_reader_beside", "--nocapture"])
+                .env(DIR, dir.path())
+                .output()
+                .unwrap();
+            done.store(true, Ordering::Relaxed);
+            output
+        });
+        let mut first = 0;
+        while !done.load(Ordering::Relaxed) {
+            write(&mut store, first..first + 100);
+            first = (first + 100) % 6000;
+        }
+        let output = reading.join().unwrap();
+        assert!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+    });
+    assert!(store.monitor().status().checkpoints > 3, "checkpoints ran meanwhile");
+}

@@ -145,3 +145,106 @@ impl Bitmap {
 fn split(bit: u32) -> (usize, u64) {
     ((bit / WORD_BITS) as usize, 1 << (bit % WORD_BITS))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::atomic::AtomicU32, thread};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_set(
+            len in prop_oneof![1_u32..200, 4000_u32..5000, 262_000_u32..263_000],
+            steps in prop::collection::vec((any::<u32>(), 0..4_u8), 1..400),
+        ) {
+            let bitmap = Bitmap::new(len);
+            let mut set = BTreeSet::new();
+            for (number, step) in steps {
+                // Some steps near each other, some anywhere.
+                let bit = if number % 3 == 0 { number / 3 % len.min(70) } else { number % len };
+                match step {
+                    0 => prop_assert_eq!(bitmap.insert(bit), set.insert(bit)),
+                    1 => prop_assert_eq!(bitmap.remove(bit), set.remove(&bit)),
+                    2 => {
+                        // As a claim does it.
+                        let found = bitmap.next(bit);
+                        if let Some(found) = found {
+                            prop_assert!(bitmap.remove(found));
+                        }
+                        let expected = set.range(bit..).next().or_else(|| set.first()).copied();
+                        prop_assert_eq!(found, expected);
+                        expected.map(|bit| set.remove(&bit));
+                    }
+                    _ => prop_assert_eq!(bitmap.contains(bit), set.contains(&bit)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_bit_is_found_once() {
+        for len in [1, 63, 64, 65, 4095, 4096, 4097, 300_000] {
+            let bitmap = Bitmap::new(len);
+            (0..len).for_each(|bit| assert!(bitmap.insert(bit)));
+            let start = len / 3;
+            for i in 0..len {
+                let bit = bitmap.next((start + i) % len).unwrap();
+                assert_eq!(bit, (start + i) % len);
+                assert!(bitmap.remove(bit));
+            }
+            assert_eq!(bitmap.next(0), None);
+            assert_eq!(bitmap.next(start), None);
+        }
+    }
+
+    /// Threads claim and give back over a few words, so that words and summaries become zero and
+    /// nonzero all the time. No bit may be held twice, and none may be lost at the end.
+    #[test]
+    fn threads_neither_lose_nor_double_a_bit() {
+        const THREADS: u32 = 8;
+        for len in [3, 64, 129, 4200] {
+            let bitmap = Bitmap::new(len);
+            let held: Vec<_> = (0..len).map(|_| AtomicU32::new(0)).collect();
+            // Spread thinly, a few more or less than there are threads.
+            let bits: Vec<_> = (0..len).filter(|bit| len < 100 || bit % 40 == 7).collect();
+            bits.iter().for_each(|&bit| assert!(bitmap.insert(bit)));
+            thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let (bitmap, held) = (&bitmap, &held);
+                    scope.spawn(move || {
+                        let mut random = thread + 1;
+                        let mut mine = Vec::new();
+                        for _ in 0..40_000 {
+                            random = random.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+                            if mine.len() < 3 && random >> 31 == 0 {
+                                let Some(bit) = bitmap.next(random % len) else { continue };
+                                if bitmap.remove(bit) {
+                                    let holders = held[bit as usize].fetch_add(1, Ordering::SeqCst);
+                                    assert_eq!(holders, 0, "bit {bit} was claimed twice");
+                                    mine.push(bit);
+                                }
+                            } else if let Some(bit) = mine.pop() {
+                                held[bit as usize].fetch_sub(1, Ordering::SeqCst);
+                                assert!(bitmap.insert(bit));
+                            }
+                        }
+                        for bit in mine {
+                            held[bit as usize].fetch_sub(1, Ordering::SeqCst);
+                            assert!(bitmap.insert(bit));
+                        }
+                    });
+                }
+            });
+            // Found through the summaries, not by looking at each.
+            let mut found = Vec::new();
+            while let Some(bit) = bitmap.next(0) {
+                assert!(bitmap.remove(bit));
+                found.push(bit);
+            }
+            assert_eq!(found, bits);
+        }
+    }
+}

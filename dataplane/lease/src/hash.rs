@@ -5,14 +5,13 @@
 //! (stripe, index, place in the pool). The unkeyed or weakly keyed hashes would save half of that
 //! and give up the bound on what a hostile client can do.
 
+use std::{fmt, hash::Hasher};
+
 use siphasher::sip128::{Hash128, Hasher128, SipHasher13};
 
 use crate::{ClientKey, Lease};
 
-use std::hash::Hasher;
-
 /// One hash for each purpose, so that their values say nothing about each other.
-#[derive(Clone, Debug)]
 pub(crate) struct Hashes {
     client: SipHasher13,
     lease: SipHasher13,
@@ -52,5 +51,12 @@ impl Hashes {
         hasher.write(&pool_first.to_le_bytes());
         hasher.write_u32(attempt);
         hasher.finish128().as_u128()
+    }
+}
+
+/// Keeps the keys out of logs.
+impl fmt::Debug for Hashes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hashes").finish_non_exhaustive()
     }
 }

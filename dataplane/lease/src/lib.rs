@@ -14,6 +14,7 @@ mod index;
 mod pool;
 mod record;
 mod reserved;
+mod strays;
 mod table;
 mod time;
 

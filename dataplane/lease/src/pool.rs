@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::{IaKind, Lease, bitmap::Bitmap, reserved};
+use crate::{IaKind, Lease, bitmap::Bitmap, reserved, strays};
 
 /// The largest pool that is kept as a bitmap (2 MiB); larger ones are sparse.
 pub const DENSE_LEASES_MAX: u32 = 1 << 24;
@@ -266,6 +266,17 @@ impl PoolSet {
         Some((pool, pool.index(lease)?))
     }
 
+    /// The pools that share addresses with a lease, and which of their leases do: first and last.
+    pub(crate) fn overlapping(&self, lease: Lease) -> impl Iterator<Item = (&Pool, u128, u128)> {
+        let (first, last) = strays::range(lease);
+        let from = self.sorted.partition_point(|&(_, pool_last, _)| pool_last < first);
+        self.sorted[from..].iter().take_while(move |pool| pool.0 <= last).map(move |&(.., id)| {
+            let pool = self.pool(id);
+            let index = |bits: u128| (bits - pool.first) >> pool.step_log2;
+            (pool, index(first.max(pool.first)), index(last.min(pool.last)))
+        })
+    }
+
     pub(crate) fn pool(&self, id: PoolId) -> &Pool {
         &self.pools[usize::from(id.0)]
     }
@@ -365,8 +376,13 @@ impl Pool {
         }
     }
 
+    /// Whether prefixes of this pool can be the secondary's.
+    pub(crate) fn has_backup(&self) -> bool {
+        self.backup.is_some()
+    }
+
     /// Whether a free prefix is the secondary's.
-    fn is_backup(&self, index: u128) -> bool {
+    pub(crate) fn is_backup(&self, index: u128) -> bool {
         self.backup.as_ref().is_some_and(|backup| backup.contains(dense_index(index)))
     }
 
@@ -385,15 +401,6 @@ impl Pool {
             } else {
                 backup.remove(dense_index(index));
             }
-        }
-    }
-
-    /// During a restore: a lease without binding, and whose it is.
-    pub(crate) fn set_free(&self, index: u128, to_secondary: bool) {
-        if self.is_dense() {
-            self.claim(index);
-            self.set_backup(index, to_secondary);
-            self.put_back(index);
         }
     }
 
@@ -498,4 +505,122 @@ fn check_range(pool: usize, range: PoolRange) -> Result<(u128, u128, u32, u8), P
         return Err(PoolError::NotUnicast { pool, first: first.into(), last: last.into() });
     }
     Ok((first, last, step_log2, lease_len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(first: &str, last: &str, ownership: Ownership) -> PoolConfig {
+        let range =
+            PoolRange::Addresses { first: first.parse().unwrap(), last: last.parse().unwrap() };
+        PoolConfig { range, ownership }
+    }
+
+    fn prefixes(prefix: &str, prefix_len: u8, delegated_len: u8) -> PoolConfig {
+        let prefix = prefix.parse().unwrap();
+        let range = PoolRange::Prefixes { prefix, prefix_len, delegated_len };
+        PoolConfig { range, ownership: Ownership::Sole }
+    }
+
+    fn error(configs: &[PoolConfig]) -> String {
+        PoolSet::new(configs.to_vec()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let sole = Ownership::Sole;
+        let ok = addresses("2001:db8::1:0", "2001:db8::1:ff", sole);
+        let cases: &[(&[PoolConfig], &str)] = &[
+            (&[addresses("2001:db8::9", "2001:db8::1", sole)], "comes before"),
+            (&[ok, prefixes("2001:db8:1::", 48, 47)], "pool 1: prefixes of length 47 cannot"),
+            (&[prefixes("2001:db8:1::", 48, 128)], "from 48 to 127"),
+            (&[prefixes("2001:db8:1::", 0, 64)], "out of a /0"),
+            (&[prefixes("2001:db8:1::", 129, 130)], "out of a /129"),
+            (&[prefixes("2001:db8:1:8::", 48, 56)], "write 2001:db8:1::"),
+            (&[addresses("::1", "::1", sole)], "loopback"),
+            (&[addresses("fe80::1", "fe80::2", sole)], "link-local"),
+            (&[addresses("2000::", "ffff::", sole)], "multicast"),
+            (&[addresses("2001:db8::", "2001:db8::", sole)], "only reserved"),
+            (&[addresses("2001:db8::200:5eff:fe00:1", "2001:db8::200:5eff:fe00:9", sole)], "5453"),
+            (&[ok, addresses("2001:db8::1:80", "2001:db8::2:0", sole)], "pools 0 and 1 overlap"),
+            (&[ok, prefixes("2001:db8::", 48, 56)], "overlap at 2001:db8::1:0"),
+            (&[prefixes("2001:db8:2::", 48, 56), prefixes("2001:db8:2::", 48, 64)], "overlap"),
+        ];
+        for (configs, part) in cases {
+            let error = error(configs);
+            assert!(error.contains(part), "{error:?} does not say {part:?}");
+        }
+        let mut large = prefixes("2001:db8::", 32, 60);
+        assert!(PoolSet::new(vec![large]).is_ok());
+        large.ownership = Ownership::Primary;
+        assert!(error(&[large]).contains("at most 16777216"));
+        let many = vec![ok; 65_536];
+        assert!(error(&many).contains("65536 pools"));
+    }
+
+    #[test]
+    fn finds_the_pool_of_a_lease() {
+        let set = PoolSet::new(vec![
+            prefixes("2001:db8:1::", 48, 56),
+            addresses("2001:db8::10", "2001:db8::1f", Ownership::Sole),
+        ])
+        .unwrap();
+        let find =
+            |text: &str, len, kind| set.find(Lease::prefix(text.parse().unwrap(), len), kind);
+        assert_eq!(find("2001:db8::10", 128, IaKind::Na), Some(PoolId(1)));
+        assert_eq!(find("2001:db8::1f", 128, IaKind::Ta), Some(PoolId(1)));
+        assert_eq!(find("2001:db8::10", 128, IaKind::Pd), None);
+        assert_eq!(find("2001:db8::f", 128, IaKind::Na), None);
+        assert_eq!(find("2001:db8::20", 128, IaKind::Na), None);
+        assert_eq!(find("2001:db8:1:ff00::", 56, IaKind::Pd), Some(PoolId(0)));
+        assert_eq!(find("2001:db8:1:ff80::", 56, IaKind::Pd), None);
+        assert_eq!(find("2001:db8:1:ff00::", 60, IaKind::Pd), None);
+        assert_eq!(find("2001:db8:1:ff00::", 128, IaKind::Na), None);
+        assert_eq!(find("2001:db8:2::", 56, IaKind::Pd), None);
+        assert_eq!(find("::", 56, IaKind::Pd), None);
+        assert_eq!(set.ids().map(|id| set.capacity(id)).collect::<Vec<_>>(), [256, 16]);
+    }
+
+    #[test]
+    fn counts_know_parity_and_reserved_identifiers() {
+        for (ownership, available) in
+            [(Ownership::Sole, 31), (Ownership::Primary, 16), (Ownership::Secondary, 15)]
+        {
+            let set = PoolSet::new(vec![addresses("2001:db8::", "2001:db8::1f", ownership)]);
+            let set = set.unwrap();
+            assert_eq!(set.capacity(PoolId(0)), 31);
+            assert_eq!(set.available(PoolId(0)), available);
+            let end = "2001:db8:0:1:ffff:ffff:ffff:ffff";
+            let set = PoolSet::new(vec![addresses("2001:db8:0:1::", end, ownership)]).unwrap();
+            let capacity = u64::MAX - (1 << 24) - 128;
+            assert_eq!(set.capacity(PoolId(0)), capacity);
+            let odd = (1 << 63) - (1 << 23) - 64;
+            let expected = match ownership {
+                Ownership::Sole => capacity,
+                Ownership::Primary => odd,
+                Ownership::Secondary => capacity - odd,
+            };
+            assert_eq!(set.available(PoolId(0)), expected);
+        }
+    }
+
+    #[test]
+    fn own_places_have_the_own_parity_and_cover_the_pool() {
+        for first in ["2001:db8::10", "2001:db8::11"] {
+            for last in ["2001:db8::20", "2001:db8::21"] {
+                for ownership in [Ownership::Sole, Ownership::Primary, Ownership::Secondary] {
+                    let config = addresses(first, last, ownership);
+                    let pool = Pool::new(0, config, 0).unwrap();
+                    let mut places: Vec<_> = (0..1 << 12)
+                        .map(|i| pool.place_of_mine(i << 116))
+                        .inspect(|place| assert!(pool.is_mine(*place)))
+                        .collect();
+                    places.sort_unstable();
+                    places.dedup();
+                    assert_eq!(places.len() as u64, pool.available.load(Ordering::Relaxed));
+                }
+            }
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! The lease table: every binding in memory, found by client and by lease.
 //!
 //! Two sets of stripes, each a mutex around its own part: the client stripes own the records, the
-//! lease stripes say which record holds a lease. Lock order: a client stripe, then a lease stripe;
-//! never two of one set. Whoever comes from the lease side looks up the place, lets go of the
+//! lease stripes say which record holds a lease. Lock order: a client stripe, then the strays (a set
+//! that is nearly always empty and then not locked), then a lease stripe; never two of one set. Whoever comes from the lease side looks up the place, lets go of the
 //! lease stripe, locks the client stripe and looks whether the record still holds that lease.
 //!
 //! Every change of a lease gets a stamp while the lease is in nobody else's reach: its client
@@ -11,19 +11,24 @@
 
 mod client_guard;
 mod expiry;
+mod ownership;
 mod restore;
 mod stripe;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     AbsoluteTime, Binding, BindingStatus, ClientKey, Lease, Ownership, PoolId, PoolSet, UpdateSink,
     hash::Hashes,
-    index::{LeaseIndex, LeaseName, Place, per_stripe},
+    index::{LeaseGuard, LeaseIndex, LeaseName, Place, per_stripe},
+    strays::{StrayGuard, Strays},
 };
 
 pub use client_guard::{Bindings, ClientGuard};
@@ -78,13 +83,13 @@ impl Counts {
 }
 
 /// All bindings of a server, shared by its workers.
-#[derive(Debug)]
 pub struct LeaseTable {
     pools: PoolSet,
     hashes: Hashes,
     stripes: Box<[ClientStripe]>,
     mask: u16,
     index: LeaseIndex,
+    strays: Strays,
     /// The last stamp given out.
     stamp: AtomicU64,
     /// Where the sweep goes on.
@@ -107,6 +112,7 @@ impl LeaseTable {
             stripes: (0..stripes).map(|_| ClientStripe(Mutex::new(Stripe::new(each)))).collect(),
             mask: u16::try_from(stripes - 1).expect("at most 2^16 stripes"),
             index: LeaseIndex::new(stripes, config.expected_bindings),
+            strays: Strays::new(),
             stamp: AtomicU64::new(0),
             sweep_at: AtomicU64::new(0),
         }
@@ -136,6 +142,17 @@ impl LeaseTable {
     pub fn for_each(&self, mut f: impl FnMut(&Binding)) {
         for stripe in &self.stripes {
             stripe.0.lock().arena.iter().for_each(|(_, slot)| f(&slot.binding));
+        }
+    }
+
+    /// Shows every binding as [`LeaseTable::for_each`] does, but as copies of one stripe at a time,
+    /// with no lock held: for readers that may take their time.
+    pub fn for_each_stripe(&self, mut f: impl FnMut(&[Binding])) {
+        let mut copies = Vec::new();
+        for stripe in &self.stripes {
+            copies.clear();
+            copies.extend(stripe.0.lock().arena.iter().map(|(_, slot)| slot.binding.clone()));
+            f(&copies);
         }
     }
 
@@ -212,6 +229,10 @@ impl LeaseTable {
             if stripe.arena.get(place.slot).is_some_and(|slot| slot.binding.lease == lease) {
                 return Some(f(&mut stripe, place));
             }
+            if self.index.find(name) == Some(place) {
+                // Another lease of the same name, once in the lifetimes of many servers.
+                return None;
+            }
             // It has moved in between: look again.
         }
     }
@@ -239,19 +260,70 @@ impl LeaseTable {
     fn free(&self, stripe: &mut Stripe, place: Place) {
         let lease = stripe.arena.slot(place.slot).binding.lease;
         stripe.remove(place.slot, |key| self.hashes.client(&key).h1);
-        let name = self.name(&lease);
-        self.index.lock(name).remove(place);
-        // In this order: what comes out of the pool has no entry in the index.
-        self.give_back(lease);
+        let strays = if self.pools.find_lease(lease).is_some() {
+            self.strays.lock_if_any()
+        } else {
+            // A stray, if it is one, keeps the lock.
+            Some(self.strays.lock())
+        };
+        let entry = self.index.lock(self.name(&lease));
+        self.give_back(lease, place, entry, strays);
     }
 
-    /// Pool bookkeeping for a lease that no longer has a record.
-    fn give_back(&self, lease: Lease) {
+    /// Takes a lease out of the index and gives it back to its pool, if it has one.
+    ///
+    /// Under the lease's lock: whoever claims the lease meanwhile waits there and then finds no
+    /// entry. `strays` is locked if there are any.
+    fn give_back(
+        &self,
+        lease: Lease,
+        place: Place,
+        mut entry: LeaseGuard<'_>,
+        strays: Option<StrayGuard<'_>>,
+    ) {
+        entry.remove(place);
         if let Some((pool, index)) = self.pools.locate(lease) {
             // A prefix that becomes free is the primary's again (RFC 8156 section 4.2.2).
             pool.set_backup(index, false);
             pool.count_in_use(false);
-            pool.put_back(index);
+            if !pool.is_dense() || !strays.is_some_and(|strays| strays.overlap(lease)) {
+                pool.put_back(index);
+            }
+        } else if let Some(strays) = strays {
+            drop(entry);
+            strays.remove(lease, |strays| self.unblock(lease, strays));
         }
+    }
+
+    /// Makes the leases available that only this stray stood in the way of.
+    fn unblock(&self, stray: Lease, strays: &StrayGuard<'_>) {
+        for (pool, first, last) in self.pools.overlapping(stray) {
+            if !pool.is_dense() {
+                continue;
+            }
+            for index in first..=last {
+                let lease = pool.lease(index);
+                // Nobody is between claim and entry here: what is blocked cannot be claimed.
+                if !strays.overlap(lease) && self.index.find(self.name(&lease)).is_none() {
+                    pool.put_back(index);
+                }
+            }
+        }
+    }
+
+    /// Notes a lease that is in no pool but may overlap some.
+    fn block(&self, stray: Lease, strays: &mut StrayGuard<'_>) {
+        for (pool, first, last) in self.pools.overlapping(stray) {
+            strays.insert(stray);
+            if pool.is_dense() {
+                (first..=last).for_each(|index| _ = pool.claim(index));
+            }
+        }
+    }
+}
+
+impl fmt::Debug for LeaseTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeaseTable").field("stripes", &self.stripes.len()).finish_non_exhaustive()
     }
 }

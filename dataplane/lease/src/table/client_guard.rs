@@ -120,7 +120,10 @@ impl<'a> ClientGuard<'a> {
             let number = self.insert(first, terms, now);
             let place = self.place(number);
             let mut leases = hint.into_iter().chain(self.sparse_leases(pool));
-            let claimed = leases.find(|lease| table.index.lock(table.name(lease)).insert(place));
+            let claimed = leases.find(|lease| {
+                // What no stray overlaps now, none will overlap later.
+                !table.strays.overlap(*lease) && table.index.lock(table.name(lease)).insert(place)
+            });
             drop(leases);
             let Some(lease) = claimed else {
                 self.remove(number);
@@ -305,6 +308,8 @@ impl LeaseTable {
         if pool.is_dense() {
             return pool.is_free(index);
         }
-        pool.is_mine(index) && self.index.find(self.name(&lease)).is_none()
+        pool.is_mine(index)
+            && !self.strays.overlap(lease)
+            && self.index.find(self.name(&lease)).is_none()
     }
 }

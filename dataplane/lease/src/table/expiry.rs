@@ -5,6 +5,10 @@ use std::sync::atomic::Ordering;
 use super::{LeaseTable, stripe::Stripe};
 use crate::{AbsoluteTime, BindingStatus, UpdateSink, index::Place};
 
+/// Queue entries that are looked at before a stripe is unlocked for its clients: some 20
+/// microseconds.
+const VISIT_MAX: usize = 64;
+
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Sweep {
@@ -22,34 +26,50 @@ impl LeaseTable {
     /// [`BindingStatus::Expired`], an abandoned one [`BindingStatus::Reset`] (RFC 8156 section
     /// 7.2), and the partner has to agree before it is free.
     ///
-    /// `limit` bounds the work: the number of queue entries looked at, renewed leases included.
+    /// `limit` bounds the work: the number of queue entries looked at, renewed leases included. No
+    /// stripe is locked for longer than 64 of them.
     pub fn expire(&self, now: AbsoluteTime, limit: usize, sink: &mut impl UpdateSink) -> Sweep {
         let mut sweep = Sweep::default();
         let mut left = limit;
-        for _ in 0..self.stripes.len() {
-            let at = self.sweep_at.load(Ordering::Relaxed);
+        let mut finished_in_a_row = 0;
+        while finished_in_a_row < self.stripes.len() {
+            if left == 0 {
+                sweep.more = true;
+                return sweep;
+            }
+            let at = self.sweep_at.fetch_add(1, Ordering::Relaxed);
             #[expect(clippy::cast_possible_truncation, reason = "masked to 16 bits")]
             let number = at as u16 & self.mask;
-            let mut stripe = self.lock_stripe(number);
-            loop {
-                if left == 0 {
-                    sweep.more = true;
-                    return sweep;
-                }
-                let Some(entry) = stripe.pop_due(now) else { break };
-                left -= 1;
-                let Some(slot) = entry else { continue };
-                let due = self.due(&stripe.arena.slot(slot).binding);
-                if now < due {
-                    stripe.enqueue(slot, due);
-                } else {
-                    self.end(&mut stripe, Place { stripe: number, slot }, now, sink);
-                    sweep.ended += 1;
-                }
-            }
-            self.sweep_at.store(at.wrapping_add(1), Ordering::Relaxed);
+            let (looked_at, finished) =
+                self.expire_stripe(number, now, left.min(VISIT_MAX), &mut sweep, sink);
+            left -= looked_at;
+            finished_in_a_row = if finished { finished_in_a_row + 1 } else { 0 };
         }
         sweep
+    }
+
+    /// How many entries of one stripe were looked at, and whether nothing more is due there.
+    fn expire_stripe(
+        &self,
+        number: u16,
+        now: AbsoluteTime,
+        limit: usize,
+        sweep: &mut Sweep,
+        sink: &mut impl UpdateSink,
+    ) -> (usize, bool) {
+        let mut stripe = self.lock_stripe(number);
+        for looked_at in 0..limit {
+            let Some(entry) = stripe.pop_due(now) else { return (looked_at, true) };
+            let Some(slot) = entry else { continue };
+            let due = self.due(&stripe.arena.slot(slot).binding);
+            if now < due {
+                stripe.enqueue(slot, due);
+            } else {
+                self.end(&mut stripe, Place { stripe: number, slot }, now, sink);
+                sweep.ended += 1;
+            }
+        }
+        (limit, false)
     }
 
     /// Ends the status of a record that is due.

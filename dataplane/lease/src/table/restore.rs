@@ -39,13 +39,14 @@ impl LeaseTable {
         let number = self.stripe_of(hash);
         let rehash = |key: crate::ClientKey<'_>| self.hashes.client(&key).h1;
         let due = self.due(&binding);
+        let in_pool = self.pools.locate(lease);
         loop {
             let mut stripe = self.lock_stripe(number);
+            let mut strays = in_pool.is_none().then(|| self.strays.lock());
             let mut entry = self.index.lock(name);
             let slot = match entry.find() {
                 Some(holder) if holder.stripe != number => {
-                    drop(entry);
-                    drop(stripe);
+                    drop((entry, strays, stripe));
                     if !self.displace(name, holder, &binding, stamp) {
                         return;
                     }
@@ -73,9 +74,12 @@ impl LeaseTable {
                     }
                     let slot = stripe.insert(hash, binding, stamp, rehash);
                     entry.insert(Place { stripe: number, slot });
-                    if let Some((pool, index)) = self.pools.locate(lease) {
+                    if let Some((pool, index)) = in_pool {
                         pool.count_in_use(true);
                         pool.take_out(index);
+                    } else if let Some(strays) = &mut strays {
+                        drop(entry);
+                        self.block(lease, strays);
                     }
                     slot
                 }
@@ -86,22 +90,30 @@ impl LeaseTable {
     }
 
     fn restore_free(&self, binding: &Binding, stamp: u64) {
-        let name = self.name(&binding.lease);
+        let lease = binding.lease;
+        let name = self.name(&lease);
         loop {
+            let strays = self.strays.lock();
             let mut entry = self.index.lock(name);
             if entry.freed().is_some_and(|freed| freed >= stamp) {
                 return;
             }
             if let Some(holder) = entry.find() {
-                drop(entry);
+                drop((entry, strays));
                 if !self.displace(name, holder, binding, stamp) {
                     return;
                 }
                 continue;
             }
             entry.set_freed(stamp);
-            if let Some((pool, index)) = self.pools.locate(binding.lease) {
-                pool.set_free(index, binding.status == BindingStatus::FreeBackup);
+            if let Some((pool, index)) = self.pools.locate(lease)
+                && pool.has_backup()
+            {
+                pool.claim(index);
+                pool.set_backup(index, binding.status == BindingStatus::FreeBackup);
+                if !strays.overlap(lease) {
+                    pool.put_back(index);
+                }
             }
             return;
         }
@@ -111,7 +123,8 @@ impl LeaseTable {
     /// older. True does not say that anything was done: look again.
     fn displace(&self, name: LeaseName, holder: Place, newer: &Binding, stamp: u64) -> bool {
         let mut stripe = self.lock_stripe(holder.stripe);
-        let mut entry = self.index.lock(name);
+        let strays = self.strays.lock();
+        let entry = self.index.lock(name);
         if entry.find() != Some(holder) {
             return true;
         }
@@ -121,11 +134,7 @@ impl LeaseTable {
             return false;
         }
         stripe.remove(holder.slot, |key| self.hashes.client(&key).h1);
-        entry.remove(holder);
-        if let Some((pool, index)) = self.pools.locate(newer.lease) {
-            pool.count_in_use(false);
-            pool.put_back(index);
-        }
+        self.give_back(newer.lease, holder, entry, Some(strays));
         true
     }
 }

@@ -199,7 +199,7 @@ fn link_option(link: &str, option: &OptionConfig) -> Result<LinkOption, ConfigEr
             return Err(error("must be 600 seconds or more"));
         }
         OptionCode::DNS_SERVERS | OptionCode::SNTP_SERVERS
-            if option.data.is_empty() || option.data.len() % 16 != 0 =>
+            if option.data.is_empty() || !option.data.len().is_multiple_of(16) =>
         {
             return Err(error("holds addresses of 16 octets each"));
         }
@@ -218,10 +218,8 @@ pub(crate) struct Links {
     links: Box<[Link]>,
     /// By Interface-Id, sorted.
     by_interface_id: Box<[(Box<[u8]>, LinkNumber)]>,
-    /// By relay prefix: one entry per length, the longest first; in it masked addresses, sorted.
-    by_relay_prefix: Box<[(u128, Box<[(u128, LinkNumber)]>)]>,
-    /// The same by on-link prefix.
-    by_on_link: Box<[(u128, Box<[(u128, LinkNumber)]>)]>,
+    by_relay_prefix: PrefixTable,
+    by_on_link: PrefixTable,
     /// By interface index, sorted. Replaced as a whole when an interface comes or goes.
     by_interface: ArcSwap<Vec<(u32, LinkNumber)>>,
 }
@@ -263,8 +261,8 @@ impl Links {
         on_link.retain(|(prefix, _)| !shared.contains(prefix));
         Ok(Self {
             by_interface_id: by_interface_id.into(),
-            by_relay_prefix: by_length(&relay_prefixes),
-            by_on_link: by_length(&on_link),
+            by_relay_prefix: PrefixTable::new(&relay_prefixes),
+            by_on_link: PrefixTable::new(&on_link),
             by_interface: ArcSwap::from_pointee(by_interface),
             links: configs
                 .into_iter()
@@ -287,11 +285,11 @@ impl Links {
     }
 
     pub(crate) fn by_link_address(&self, address: Ipv6Addr) -> Option<&Link> {
-        longest_match(&self.by_relay_prefix, address).and_then(|number| self.number(number))
+        self.by_relay_prefix.longest_match(address).and_then(|number| self.number(number))
     }
 
     pub(crate) fn by_client_address(&self, address: Ipv6Addr) -> Option<&Link> {
-        longest_match(&self.by_on_link, address).and_then(|number| self.number(number))
+        self.by_on_link.longest_match(address).and_then(|number| self.number(number))
     }
 
     pub(crate) fn by_interface(&self, index: u32) -> Option<&Link> {
@@ -340,30 +338,158 @@ fn unique<K: Ord + Clone>(
     }
 }
 
-#[expect(clippy::type_complexity, reason = "a private table, named where it is stored")]
-fn by_length(prefixes: &[(Prefix, LinkNumber)]) -> Box<[(u128, Box<[(u128, LinkNumber)]>)]> {
-    let mut lengths: Vec<u8> = prefixes.iter().map(|(prefix, _)| prefix.prefix_len()).collect();
-    lengths.sort_unstable();
-    lengths.dedup();
-    let of_length = |len: u8| {
-        let mut entries: Box<[_]> = prefixes
-            .iter()
-            .filter(|(prefix, _)| prefix.prefix_len() == len)
-            .map(|(prefix, number)| (prefix.address().to_bits(), *number))
-            .collect();
-        entries.sort_unstable();
-        (Prefix::mask(len), entries)
-    };
-    lengths.into_iter().rev().map(of_length).collect()
+/// Links by prefix, the longest match first.
+#[derive(Debug)]
+struct PrefixTable(Box<[PrefixesOfLength]>);
+
+/// All prefixes of one length.
+#[derive(Debug)]
+struct PrefixesOfLength {
+    mask: u128,
+    /// First address and link, sorted.
+    entries: Box<[(u128, LinkNumber)]>,
 }
 
-fn longest_match(
-    table: &[(u128, Box<[(u128, LinkNumber)]>)],
-    address: Ipv6Addr,
-) -> Option<LinkNumber> {
-    table.iter().find_map(|(mask, entries)| {
-        let masked = address.to_bits() & mask;
-        let at = entries.binary_search_by_key(&masked, |(bits, _)| *bits).ok()?;
-        Some(entries[at].1)
-    })
+impl PrefixTable {
+    fn new(prefixes: &[(Prefix, LinkNumber)]) -> Self {
+        let mut lengths: Vec<u8> = prefixes.iter().map(|(prefix, _)| prefix.prefix_len()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        let of_length = |len: u8| {
+            let mut entries: Box<[_]> = prefixes
+                .iter()
+                .filter(|(prefix, _)| prefix.prefix_len() == len)
+                .map(|(prefix, number)| (prefix.address().to_bits(), *number))
+                .collect();
+            entries.sort_unstable();
+            PrefixesOfLength { mask: Prefix::mask(len), entries }
+        };
+        Self(lengths.into_iter().rev().map(of_length).collect())
+    }
+
+    fn longest_match(&self, address: Ipv6Addr) -> Option<LinkNumber> {
+        self.0.iter().find_map(|PrefixesOfLength { mask, entries }| {
+            let masked = address.to_bits() & mask;
+            let at = entries.binary_search_by_key(&masked, |(bits, _)| *bits).ok()?;
+            Some(entries[at].1)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gemel_lease::{Ownership, PoolConfig};
+
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        let (address, len) = text.split_once('/').unwrap();
+        Prefix::new(address.parse().unwrap(), len.parse().unwrap()).unwrap()
+    }
+
+    fn pools() -> PoolSet {
+        let addresses = PoolRange::Addresses {
+            first: "2001:db8::1000".parse().unwrap(),
+            last: "2001:db8::10ff".parse().unwrap(),
+        };
+        let prefixes = PoolRange::Prefixes {
+            prefix: "2001:db8:8000::".parse().unwrap(),
+            prefix_len: 40,
+            delegated_len: 56,
+        };
+        let pool = |range| PoolConfig { range, ownership: Ownership::Sole };
+        PoolSet::new(vec![pool(addresses), pool(prefixes)]).unwrap()
+    }
+
+    fn link(name: &str, change: impl FnOnce(&mut LinkConfig)) -> LinkConfig {
+        let mut config = LinkConfig::new(name);
+        change(&mut config);
+        config
+    }
+
+    fn name(link: Option<&Link>) -> &str {
+        link.map_or("-", |link| &link.name)
+    }
+
+    #[test]
+    fn longest_relay_prefix_wins_among_many() {
+        let mut configs: Vec<_> = (0..3000_u32)
+            .map(|n| {
+                link(&format!("l{n}"), |link| {
+                    link.relay_prefixes.push(prefix(&format!("2001:db8:{n:x}::/48")));
+                    link.interface_ids.push(n.to_be_bytes().to_vec());
+                    link.interface = Some(n + 1);
+                })
+            })
+            .collect();
+        configs.push(link("all", |link| link.relay_prefixes.push(prefix("2001:db8::/32"))));
+        configs.push(link("one", |link| link.relay_prefixes.push(prefix("2001:db8:7::1/128"))));
+        let links = Links::new(configs, &pools()).unwrap();
+        let by_address = |text: &str| name(links.by_link_address(text.parse().unwrap()));
+        assert_eq!(by_address("2001:db8:7::2"), "l7");
+        assert_eq!(by_address("2001:db8:7::1"), "one");
+        assert_eq!(by_address("2001:db8:ffff::1"), "all");
+        assert_eq!(by_address("2001:db9::1"), "-");
+        assert_eq!(name(links.by_interface_id(&2999_u32.to_be_bytes())), "l2999");
+        assert_eq!(name(links.by_interface_id(b"")), "-");
+        assert_eq!(name(links.by_interface(1500)), "l1499");
+    }
+
+    #[test]
+    fn an_interface_comes_moves_and_goes() {
+        let links = Links::new(vec![link("a", |_| {}), link("b", |_| {})], &pools()).unwrap();
+        assert_eq!(name(links.by_interface(5)), "-");
+        assert!(links.set_interface(0, Some(5)));
+        assert_eq!(name(links.by_interface(5)), "a");
+        assert!(links.set_interface(1, Some(5)));
+        assert_eq!(name(links.by_interface(5)), "b");
+        assert!(links.set_interface(1, Some(6)));
+        assert_eq!(name(links.by_interface(5)), "-");
+        assert_eq!(name(links.by_interface(6)), "b");
+        assert!(links.set_interface(1, None));
+        assert_eq!(name(links.by_interface(6)), "-");
+        assert!(!links.set_interface(2, Some(7)));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        type Change = fn(&mut LinkConfig);
+        let cases: [(&str, Change); 13] = [
+            ("valid lifetime is 0", |l| l.valid_lifetime = 0),
+            ("preferred lifetime exceeds", |l| l.preferred_lifetime = l.valid_lifetime + 1),
+            ("T1 exceeds T2", |l| (l.t1, l.t2) = (Some(10), Some(9))),
+            ("pool 2 is not a pool", |l| l.na_pools.push(PoolId(2))),
+            ("pool 1 is not a pool for ia_na", |l| l.na_pools.push(PoolId(1))),
+            ("pool 0 is not a pool for ia_pd", |l| l.pd_pools.push(PoolId(0))),
+            ("OPTION_SERVERID", |l| {
+                l.options.push(OptionConfig::new(OptionCode::SERVER_ID, vec![0; 10]));
+            }),
+            ("60 to 86400", |l| l.options.push(OptionConfig::sol_max_rt(59))),
+            ("60 to 86400", |l| l.options.push(OptionConfig::inf_max_rt(86_401))),
+            ("600 seconds", |l| l.options.push(OptionConfig::information_refresh_time(599))),
+            ("16 octets", |l| l.options.push(OptionConfig::dns_servers(&[]))),
+            ("65535", |l| l.options.push(OptionConfig::new(OptionCode(200), vec![0; 65_536]))),
+            ("both claim", |l| l.interface = Some(9)),
+        ];
+        for (text, change) in cases {
+            let configs = vec![link("first", |l| l.interface = Some(9)), link("second", change)];
+            let error = Links::new(configs, &pools()).unwrap_err().to_string();
+            assert!(error.contains(text), "{error:?} should speak of {text:?}");
+        }
+    }
+
+    #[test]
+    fn renewal_times_follow_the_shortest_preferred_lifetime() {
+        let times = |t1, t2, shortest| {
+            let config = link("a", |l| (l.t1, l.t2) = (t1, t2));
+            Link::new(config, &pools()).unwrap().renewal_times(shortest)
+        };
+        assert_eq!(times(None, None, 3000), (1500, 2400));
+        assert_eq!(times(None, None, INFINITY), (INFINITY, INFINITY));
+        assert_eq!(times(None, None, 0), (0, 0));
+        assert_eq!(times(Some(100), Some(200), 3000), (100, 200));
+        assert_eq!(times(Some(0), Some(0), 3000), (0, 0), "left to the client");
+        assert_eq!(times(Some(100), Some(200), 50), (25, 40), "what is left is shorter");
+        assert_eq!(times(Some(2900), None, 3000), (2400, 2400), "T1 never after T2");
+    }
 }

@@ -26,8 +26,16 @@ pub struct XdpProgram {
 
 #[derive(Debug)]
 struct Link {
-    _fd: OwnedFd,
+    fd: OwnedFd,
     ifindex: u32,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Closing the descriptor does it too, but not before a child process that is between fork
+        // and exec has closed its copy. An error means that the interface is gone.
+        let _ = sys::detach_link(self.fd.as_fd());
+    }
 }
 
 /// What an XDP program decided for a packet.
@@ -73,7 +81,7 @@ impl XdpProgram {
         }
         let (fd, attachment) =
             attach::attach(self.program.as_fd(), self.program_id, ifindex, mode)?;
-        self.link = Some(Link { _fd: fd, ifindex });
+        self.link = Some(Link { fd, ifindex });
         Ok(attachment)
     }
 

@@ -58,6 +58,12 @@ pub(crate) fn create_link(
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Takes the program of a link off its interface, whoever else holds the link open.
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) }).map(drop)
+}
+
 /// Runs a program over a packet, `repeat` times, and returns its last verdict.
 pub(crate) fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<u32> {
     let mut opts = libbpf_sys::bpf_test_run_opts {

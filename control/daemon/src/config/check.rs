@@ -2,15 +2,21 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::Ipv6Addr;
+use std::ops::Range;
+
+use gemel_lease::{Ownership, PoolConfig, PoolError, PoolRange, PoolSet};
 
 use super::Ipv6Prefix;
 use super::link::LinkDraft;
 use super::report::ProblemKind;
 use super::section::{Located, Reader, Setting};
-use super::types::InterfaceName;
+use super::types::{AddressPool, InterfaceName};
 
 /// A `PoolId` has 16 bits.
 const POOLS_MAX: usize = 65_536;
+
+const ON_LINK: &str = "the on-link prefix";
 
 /// Reports what is wrong between links. Returns the interfaces to listen on besides theirs.
 pub(super) fn check_links(
@@ -121,60 +127,57 @@ fn identity(prefix: Ipv6Prefix) -> (u128, u8) {
 }
 
 /// A stretch of addresses that has to be disjoint from others.
-struct Stretch<'a, 'r> {
+struct Stretch<'a> {
     first: u128,
     last: u128,
+    /// Place of its link in the configuration.
+    link: usize,
     what: &'static str,
-    place: (&'a Option<std::ops::Range<usize>>, &'a str),
-    line: &'r dyn Fn(&Option<std::ops::Range<usize>>) -> String,
+    at: Option<&'a Range<usize>>,
+    key: &'a str,
+}
+
+impl<'a> Stretch<'a> {
+    fn new<T>(
+        what: &'static str,
+        link: usize,
+        located: &'a Located<T>,
+        range: impl FnOnce(&T) -> (Ipv6Addr, Ipv6Addr),
+    ) -> Self {
+        let (first, last) = range(&located.value);
+        let (first, last) = (first.to_bits(), last.to_bits());
+        Self { first, last, link, what, at: located.at.as_ref(), key: &located.key }
+    }
 }
 
 /// On-link prefixes and delegated prefixes are disjoint, and so are address pools, which lie in
 /// on-link prefixes.
 fn check_ranges(reader: &Reader<'_>, links: &[LinkDraft]) {
-    let line = |at: &Option<std::ops::Range<usize>>| {
-        let located = Located { value: (), at: at.clone(), key: String::new() };
-        reader.place(&located)
-    };
     let mut prefixes = Vec::new();
     let mut addresses = Vec::new();
-    for link in links {
-        for pool in &link.address_pools.items {
-            addresses.push(Stretch {
-                first: pool.value.first.to_bits(),
-                last: pool.value.last.to_bits(),
-                what: "the address pool",
-                place: (&pool.at, &pool.key),
-                line: &line,
-            });
-        }
-        for prefix in &link.prefixes.items {
-            prefixes.push(Stretch {
-                first: prefix.value.first().to_bits(),
-                last: prefix.value.last().to_bits(),
-                what: "the on-link prefix",
-                place: (&prefix.at, &prefix.key),
-                line: &line,
-            });
-        }
-        for pool in &link.prefix_pools {
-            prefixes.push(Stretch {
-                first: pool.value.prefix.first().to_bits(),
-                last: pool.value.prefix.last().to_bits(),
-                what: "the prefix pool",
-                place: (&pool.at, &pool.key),
-                line: &line,
-            });
-        }
+    for (i, link) in links.iter().enumerate() {
+        addresses.extend(
+            link.address_pools.items.iter().map(|pool| {
+                Stretch::new("the address pool", i, pool, |pool| (pool.first, pool.last))
+            }),
+        );
+        prefixes.extend(link.prefixes.items.iter().map(|prefix| {
+            Stretch::new(ON_LINK, i, prefix, |prefix| (prefix.first(), prefix.last()))
+        }));
+        prefixes.extend(link.prefix_pools.iter().map(|pool| {
+            Stretch::new("the prefix pool", i, pool, |pool| {
+                (pool.prefix.first(), pool.prefix.last())
+            })
+        }));
     }
     disjoint(reader, prefixes);
     disjoint(reader, addresses);
 }
 
 /// Reports each stretch that shares addresses with one that begins before it.
-fn disjoint(reader: &Reader<'_>, mut stretches: Vec<Stretch<'_, '_>>) {
+fn disjoint(reader: &Reader<'_>, mut stretches: Vec<Stretch<'_>>) {
     stretches.sort_by_key(|stretch| (stretch.first, stretch.last));
-    let mut reaching: Option<Stretch<'_, '_>> = None;
+    let mut reaching: Option<Stretch<'_>> = None;
     for stretch in stretches {
         let Some(before) = &reaching else {
             reaching = Some(stretch);
@@ -182,21 +185,28 @@ fn disjoint(reader: &Reader<'_>, mut stretches: Vec<Stretch<'_, '_>>) {
         };
         if stretch.first <= before.last {
             // The later one of the file is at fault.
-            let start = |stretch: &Stretch<'_, '_>| stretch.place.0.as_ref().map(|at| at.start);
+            let start = |stretch: &Stretch<'_>| stretch.at.map(|at| at.start);
             let (earlier, later) = if start(before) <= start(&stretch) {
                 (before, &stretch)
             } else {
                 (&stretch, before)
             };
-            let at = std::net::Ipv6Addr::from_bits(stretch.first);
-            let what = format!(
-                "overlaps {} {}{}, from {at} on",
-                earlier.what,
-                earlier.place.1,
-                (earlier.line)(earlier.place.0),
-            );
-            let (at, key) = (later.place.0.clone(), later.place.1);
-            reader.error(ProblemKind::Conflict, at, key, what, "no two may share an address");
+            let place = format!("{} {}{}", earlier.what, earlier.key, reader.place_of(earlier.at));
+            let is_shared = (stretch.first, stretch.last) == (before.first, before.last)
+                && stretch.link != before.link
+                && stretch.what == ON_LINK
+                && before.what == ON_LINK;
+            if is_shared {
+                let what = format!("is also {place}");
+                let hint = "relays whose link-address lies in it need `relay.link_addresses` or \
+                            `relay.interface_ids` to be told apart";
+                reader.warning(later.at.cloned(), later.key, what, hint);
+            } else {
+                let from = Ipv6Addr::from_bits(stretch.first);
+                let what = format!("overlaps {place}, from {from} on");
+                let hint = "no two may share an address";
+                reader.error(ProblemKind::Conflict, later.at.cloned(), later.key, what, hint);
+            }
         }
         if stretch.last > before.last {
             reaching = Some(stretch);
@@ -204,11 +214,28 @@ fn disjoint(reader: &Reader<'_>, mut stretches: Vec<Stretch<'_, '_>>) {
     }
 }
 
+/// Reports address pools that hold nothing but reserved interface identifiers (RFC 5453).
+fn check_usable(reader: &Reader<'_>, pool: &Located<AddressPool>) {
+    let is_empty = |first: Ipv6Addr, last: Ipv6Addr| {
+        let range = PoolRange::Addresses { first, last };
+        let pools = PoolSet::new(vec![PoolConfig { range, ownership: Ownership::Sole }]);
+        matches!(pools, Err(PoolError::Empty { .. }))
+    };
+    let AddressPool { first, last } = pool.value;
+    // Most pools are settled by an end; only the few that are not need to be built whole.
+    if is_empty(first, first) && is_empty(last, last) && is_empty(first, last) {
+        let what = "holds only reserved interface identifiers, which no host may have";
+        let hint = "choose other addresses (RFC 5453)";
+        reader.error(ProblemKind::Value, pool.at.clone(), pool.key.clone(), what, hint);
+    }
+}
+
 /// The addresses of a link lie in its prefixes, or CONFIRM and RENEW would call them off-link.
 fn check_inside(reader: &Reader<'_>, link: &LinkDraft) {
     for pool in &link.address_pools.items {
+        check_usable(reader, pool);
         let (first, last) = (pool.value.first, pool.value.last);
-        let global = |address: std::net::Ipv6Addr| {
+        let global = |address: Ipv6Addr| {
             let bits = address.to_bits();
             bits >> 125 == 1 || bits >> 121 == 0xfc >> 1
         };

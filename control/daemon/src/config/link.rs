@@ -304,7 +304,15 @@ fn read_options(reader: &Reader<'_>, section: &mut Section<'_, '_>) -> Vec<Locat
             section.missing("hex", "write `hex = \"...\"`, the octets after code and length");
         }
         section.finish();
-        let (Some(code), Some(data)) = (code.given(), data.value()) else { continue };
+        let (Some(code), Some(data)) = (code.given(), data.given()) else { continue };
+        if code.value == OptionCode::SNTP_SERVERS
+            && (data.value.is_empty() || !data.value.len().is_multiple_of(16))
+        {
+            let what = format!("{} octets are no list of addresses", data.value.len());
+            let hint = "option 31 holds addresses of 16 octets each (RFC 4075)";
+            reader.error(ProblemKind::Conflict, data.at, data.key, what, hint);
+            continue;
+        }
         let twice = options.iter().find(|option| option.value.code == code.value);
         // One instance for each enterprise (RFC 8415 sections 21.16 and 21.17).
         let repeatable = matches!(code.value, OptionCode::VENDOR_CLASS | OptionCode::VENDOR_OPTS);
@@ -313,7 +321,7 @@ fn read_options(reader: &Reader<'_>, section: &mut Section<'_, '_>) -> Vec<Locat
             reader.error(ProblemKind::Conflict, code.at, code.key, what, "remove one");
             continue;
         }
-        let value = CustomOption { code: code.value, data, always };
+        let value = CustomOption { code: code.value, data: data.value, always };
         options.push(Located { value, at: code.at, key: code.key });
     }
     options

@@ -8,6 +8,9 @@ mod prefix;
 mod read;
 mod report;
 mod section;
+mod server;
+#[cfg(test)]
+mod tests;
 mod types;
 mod value;
 

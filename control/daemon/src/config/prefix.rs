@@ -2,7 +2,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 /// An IPv6 prefix without host bits.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Ipv6Prefix {
     address: Ipv6Addr,
     len: u8,

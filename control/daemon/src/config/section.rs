@@ -149,7 +149,11 @@ impl<'t> Reader<'t> {
 
     /// Where another setting is, for messages that name two: ` in line 12`, or ` by default`.
     pub(super) fn place<T>(&self, other: &Located<T>) -> String {
-        other.at.as_ref().map_or_else(
+        self.place_of(other.at.as_ref())
+    }
+
+    pub(super) fn place_of(&self, at: Option<&Range<usize>>) -> String {
+        at.map_or_else(
             || " by default".to_owned(),
             |at| format!(" in line {}", self.report.borrow().line(at.start)),
         )

@@ -199,7 +199,7 @@ pub struct Link {
     /// links have the same.
     pub interface: Option<InterfaceName>,
     /// On-link prefixes: what CONFIRM is checked against, and relays whose link-address lies in one
-    /// serve this link. Disjoint from those of every other link.
+    /// serve this link unless another link has the same prefix. Otherwise disjoint.
     pub prefixes: Vec<Ipv6Prefix>,
     /// How relayed messages are recognised as coming from this link.
     pub relay: Relay,

@@ -64,16 +64,17 @@ pub(super) fn integer(value: &DeValue<'_>, bounds: RangeInclusive<u64>) -> Read<
 
 pub(super) fn integer_u32(value: &DeValue<'_>, bounds: RangeInclusive<u32>) -> Read<u32> {
     let number = integer(value, u64::from(*bounds.start())..=u64::from(*bounds.end()))?;
-    Ok(u32::try_from(number).unwrap_or(*bounds.end()))
+    Ok(u32::try_from(number).unwrap_or_else(|_| *bounds.end()))
 }
 
 /// A number of ring entries or frames.
 pub(super) fn power_of_two(value: &DeValue<'_>, bounds: RangeInclusive<u32>) -> Read<u32> {
+    let max = *bounds.end();
     let number = integer_u32(value, bounds.clone())?;
     if number.is_power_of_two() {
         return Ok(number);
     }
-    let above = number.checked_next_power_of_two().unwrap_or(*bounds.end());
+    let above = number.checked_next_power_of_two().unwrap_or(max);
     let hint = if bounds.contains(&(above / 2)) && bounds.contains(&above) {
         format!("write {} or {above}", above / 2)
     } else {
@@ -190,7 +191,7 @@ pub(super) fn spell(duration: Duration) -> String {
     if micros == 0 {
         return "\"0s\"".to_owned();
     }
-    let unit = UNITS.iter().find(|(_, factor)| micros % factor == 0).unwrap_or(&UNITS[5]);
+    let unit = UNITS.iter().find(|(_, factor)| micros.is_multiple_of(*factor)).unwrap_or(&UNITS[5]);
     format!("\"{}{}\"", micros / unit.1, unit.0)
 }
 

@@ -1,0 +1,223 @@
+//! The seam between the workers and the control thread.
+//!
+//! A worker hands over a batch of updates ([`Submission`]) and keeps the replies that depend on it.
+//! The control thread stores the batch and gives it back with its fate ([`Resolution`]); then the
+//! replies leave, or are dropped. A worker's batches are resolved in the order of submission.
+//! Every channel is bounded by the number of batch buffers, which are made at start.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering, fence},
+    },
+};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use gemel_lease::UpdateBatch;
+use gemel_server::Service;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// Batch buffers per worker: how many batches of one worker may be on their way at once.
+const BATCHES: usize = 16;
+/// Octets reserved in a batch buffer: some hundred updates.
+const BATCH_OCTETS: usize = 64 << 10;
+
+/// Updates on their way to stable storage.
+#[derive(Debug)]
+pub struct Submission {
+    /// Which worker, as numbered by [`Submitter`].
+    pub worker: usize,
+    /// Counts the worker's batches.
+    pub sequence: u64,
+    /// The updates.
+    pub batch: UpdateBatch,
+}
+
+/// The fate of a [`Submission`].
+#[derive(Debug)]
+pub struct Resolution {
+    /// The worker's count.
+    pub sequence: u64,
+    /// Whether the updates are on stable storage.
+    pub stored: bool,
+    /// The buffer, to be used again.
+    pub batch: UpdateBatch,
+}
+
+/// Wakes a worker that waits for something to do.
+#[derive(Debug)]
+pub struct Waker {
+    event: EventFd,
+    parked: AtomicBool,
+}
+
+impl Waker {
+    fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let event = EventFd::from_value_and_flags(0, flags)?;
+        Ok(Self { event, parked: AtomicBool::new(false) })
+    }
+
+    /// Wakes the worker if it sleeps; costs a load otherwise.
+    pub fn wake(&self) {
+        // Orders what was done before (a resolution sent) with the look at `parked`; the worker
+        // does the reverse in `park`.
+        fence(Ordering::SeqCst);
+        if self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::Relaxed) {
+            // Fails only if the counter is full, and then the worker wakes anyway.
+            let _ = self.event.write(1);
+        }
+    }
+
+    /// Says that the worker is about to sleep; it must look once more for work before it does.
+    pub(crate) fn park(&self) {
+        self.parked.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn unpark(&self) {
+        self.parked.store(false, Ordering::Relaxed);
+        // Fails with EAGAIN where nobody had written.
+        let _ = self.event.read();
+    }
+
+    pub(crate) fn readable(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+/// Whether the store takes updates; shared by the control thread and the workers.
+#[derive(Debug, Default)]
+pub struct ServiceState(AtomicU8);
+
+impl ServiceState {
+    /// What the workers may do now.
+    #[must_use]
+    pub fn get(&self) -> Service {
+        if self.0.load(Ordering::Acquire) == 0 { Service::Full } else { Service::ReadOnly }
+    }
+
+    /// Sets what the workers may do from now on.
+    pub fn set(&self, service: Service) {
+        self.0.store(u8::from(matches!(service, Service::ReadOnly)), Ordering::Release);
+    }
+}
+
+/// A worker's end.
+#[derive(Debug)]
+pub struct Submitter {
+    worker: usize,
+    submissions: Sender<Submission>,
+    resolutions: Receiver<Resolution>,
+    spare: Vec<UpdateBatch>,
+    open: UpdateBatch,
+    sequence: u64,
+    waker: Arc<Waker>,
+}
+
+/// The control thread's end for one worker.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    resolutions: Sender<Resolution>,
+    waker: Arc<Waker>,
+}
+
+impl Resolver {
+    /// Gives a batch back with its fate.
+    pub fn resolve(&self, resolution: Resolution) {
+        // The channel holds all of the worker's batches, so it is never full; a worker that has
+        // ended needs nothing any more.
+        let _ = self.resolutions.try_send(resolution);
+    }
+
+    /// Wakes the worker; once after all of a round's resolutions.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// The waker alone, to stop the worker.
+    #[must_use]
+    pub fn waker(&self) -> &Arc<Waker> {
+        &self.waker
+    }
+}
+
+/// Connects a worker, numbered by the caller, with the control thread behind `submissions`.
+///
+/// # Errors
+/// If the kernel has no event descriptor left.
+pub fn connect(
+    worker: usize,
+    submissions: Sender<Submission>,
+) -> io::Result<(Submitter, Resolver)> {
+    let (sender, receiver) = bounded(BATCHES);
+    let waker = Arc::new(Waker::new()?);
+    let batch = || UpdateBatch::with_capacity(BATCH_OCTETS);
+    let submitter = Submitter {
+        worker,
+        submissions,
+        resolutions: receiver,
+        spare: (1..BATCHES).map(|_| batch()).collect(),
+        open: batch(),
+        sequence: 1,
+        waker: Arc::clone(&waker),
+    };
+    Ok((submitter, Resolver { resolutions: sender, waker }))
+}
+
+impl Submitter {
+    /// The batch that takes updates now, and its sequence number.
+    pub fn open(&mut self) -> (&mut UpdateBatch, u64) {
+        (&mut self.open, self.sequence)
+    }
+
+    /// Hands the open batch over, unless it is empty. Where every buffer is on its way or the
+    /// control thread's queue is full, the batch stays open and grows until the next call.
+    ///
+    /// # Errors
+    /// If the control thread has ended.
+    pub fn submit(&mut self) -> Result<(), ControlGone> {
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        let Some(fresh) = self.spare.pop() else { return Ok(()) };
+        let batch = std::mem::replace(&mut self.open, fresh);
+        let submission = Submission { worker: self.worker, sequence: self.sequence, batch };
+        match self.submissions.try_send(submission) {
+            Ok(()) => {
+                self.sequence += 1;
+                Ok(())
+            }
+            Err(error) => {
+                let gone = error.is_disconnected();
+                let batch = error.into_inner().batch;
+                self.spare.push(std::mem::replace(&mut self.open, batch));
+                if gone { Err(ControlGone) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// The next batch whose fate is known: its sequence number and whether it is stored.
+    pub fn resolved(&mut self) -> Option<(u64, bool)> {
+        let Resolution { sequence, stored, mut batch } = self.resolutions.try_recv().ok()?;
+        batch.clear();
+        self.spare.push(batch);
+        Some((sequence, stored))
+    }
+
+    /// Whether a resolution waits.
+    pub(crate) fn has_resolution(&self) -> bool {
+        !self.resolutions.is_empty()
+    }
+
+    pub(crate) fn waker(&self) -> &Arc<Waker> {
+        &self.waker
+    }
+}
+
+/// The control thread has ended: nothing can be stored any more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the control thread has ended, no update can be stored")]
+pub struct ControlGone;

@@ -2,7 +2,10 @@
 
 mod common;
 
-use std::net::Ipv6Addr;
+use std::{
+    net::Ipv6Addr,
+    time::{Duration, Instant},
+};
 
 use common::{Lab, Packet, needs_root};
 use gemel_ebpf::{Capture, FloodLimit, TokenBucket, Verdict, XdpClient, XdpCounters, XdpServer};
@@ -203,36 +206,39 @@ fn the_flood_limit_drops_what_exceeds_the_burst_of_one_source() {
     let socket = common::loopback_socket();
     let server = XdpServer::load().unwrap();
     server.set_socket(0, &socket).unwrap();
-    // The packets of `sent` that were dropped. All runs of one call take microseconds, so that a
-    // rate of one a second lets none but the burst pass.
-    let dropped = |packet: &Packet, sent: u32| {
+    // Sends a packet some times, and wants so many of them dropped: all but the burst, and but the
+    // one token for each second that the test has taken until then.
+    let start = Instant::now();
+    let send = |what: &str, packet: &Packet, sent: u32, dropped: u64| {
         let before = server.counters().unwrap();
         let bytes: Vec<u8> = packet.into();
         server.test_run(&bytes, sent).unwrap();
         let after = server.counters().unwrap();
         assert_eq!(after.total(), before.total() + u64::from(sent));
-        after.dropped_flood - before.dropped_flood
+        let least = dropped.saturating_sub(start.elapsed().as_secs());
+        let actual = after.dropped_flood - before.dropped_flood;
+        assert!((least..=dropped).contains(&actual), "{what}: {actual} of {sent} dropped");
     };
     let solicit = Packet::to("ff02::1:2", 547);
     let relayed = Packet::to("ff05::1:3", 547).source("2001:db8:9::1");
-    assert_eq!(dropped(&solicit, 100), 0, "off by default");
+    send("off by default", &solicit, 100, 0);
 
     let bucket = |burst| Some(TokenBucket { packets_per_second: 1, burst });
     server.set_flood_limit(FloodLimit { direct: bucket(10), routed: None }).unwrap();
-    assert_eq!(dropped(&solicit, 15), 5);
-    assert_eq!(dropped(&solicit, 15), 15, "the burst is spent");
-    assert_eq!(dropped(&solicit.clone().source("fe80::9"), 15), 15, "another address, same MAC");
-    assert_eq!(dropped(&solicit.clone().source("::"), 15), 15, "no address, same MAC");
-    assert_eq!(dropped(&solicit.clone().mac([2, 0, 0, 0, 0, 9]), 15), 5, "another MAC");
-    assert_eq!(dropped(&solicit.clone().tag(0x8100, 5), 15), 5, "another VLAN");
-    assert_eq!(dropped(&relayed, 100), 0, "relays have a limit of their own");
-    assert_eq!(dropped(&Packet::to("2001:db8::77", 547), 100), 0, "what is not ours passes");
+    send("the burst", &solicit, 15, 5);
+    send("the burst is spent", &solicit, 15, 15);
+    send("another address, same MAC", &solicit.clone().source("fe80::9"), 15, 15);
+    send("no address, same MAC", &solicit.clone().source("::"), 15, 15);
+    send("another MAC", &solicit.clone().mac([2, 0, 0, 0, 0, 9]), 15, 5);
+    send("another VLAN", &solicit.clone().tag(0x8100, 5), 15, 5);
+    send("relays have a limit of their own", &relayed, 100, 0);
+    send("what is not ours passes", &Packet::to("2001:db8::77", 547), 100, 0);
 
     server.set_flood_limit(FloodLimit { direct: None, routed: bucket(20) }).unwrap();
-    assert_eq!(dropped(&solicit, 100), 0, "lifted");
-    assert_eq!(dropped(&relayed, 30), 10);
-    assert_eq!(dropped(&relayed.clone().mac([2, 0, 0, 0, 0, 9]), 30), 30, "by address, not MAC");
-    assert_eq!(dropped(&relayed.clone().source("2001:db8:9::2"), 30), 10, "another relay");
+    send("lifted", &solicit, 100, 0);
+    send("the burst", &relayed, 30, 10);
+    send("by address, not MAC", &relayed.clone().mac([2, 0, 0, 0, 0, 9]), 30, 30);
+    send("another relay", &relayed.clone().source("2001:db8:9::2"), 30, 10);
 }
 
 #[test]
@@ -244,20 +250,26 @@ fn tokens_come_back_at_the_configured_rate() {
     let socket = common::loopback_socket();
     let server = XdpServer::load().unwrap();
     server.set_socket(0, &socket).unwrap();
-    // A burst of one second, so that no pause of this test lets tokens go to waste.
-    let limit = TokenBucket { packets_per_second: 1000, burst: 1000 };
+    // A burst of five seconds, so that no pause of this test lets tokens go to waste.
+    let limit = TokenBucket { packets_per_second: 1000, burst: 5000 };
     server.set_flood_limit(FloodLimit { direct: Some(limit), routed: None }).unwrap();
     let solicit: Vec<u8> = (&Packet::to("ff02::1:2", 547)).into();
-    let start = std::time::Instant::now();
-    while start.elapsed().as_millis() < 500 {
-        server.test_run(&solicit, 2000).unwrap();
+    // Each run takes all the tokens that are there, at some time between its start and its end.
+    let run = || {
+        let start = Instant::now();
+        server.test_run(&solicit, 20_000).unwrap();
+        (start, Instant::now())
+    };
+    let first = run();
+    let mut last = run();
+    while last.0 - first.0 < Duration::from_millis(300) {
+        last = run();
     }
-    let elapsed = start.elapsed().as_secs_f64();
     let counters = server.counters().unwrap();
-    #[allow(clippy::cast_precision_loss)] // some thousand
-    let passed = counters.redirected as f64;
-    let expected = 1000.0 + elapsed * 1000.0;
-    assert!((expected * 0.95..=expected + 1.0).contains(&passed), "{passed} of {expected}");
+    let tokens = |time: Duration| 5000 + u64::try_from(time.as_millis()).unwrap();
+    let (least, most) = (tokens(last.0 - first.1), tokens(last.1 - first.0) + 1);
+    let passed = counters.redirected;
+    assert!((least..=most).contains(&passed), "{passed}, not {least} to {most}");
     assert!(counters.dropped_flood > counters.redirected, "{counters:?}");
 }
 

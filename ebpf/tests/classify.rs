@@ -242,6 +242,32 @@ fn the_flood_limit_drops_what_exceeds_the_burst_of_one_source() {
 }
 
 #[test]
+fn a_new_limit_forgives_what_was_owed_beyond_it() {
+    if needs_root("a_new_limit_forgives_what_was_owed_beyond_it") {
+        return;
+    }
+    let _lab = Lab::namespace();
+    let socket = common::loopback_socket();
+    let server = XdpServer::load().unwrap();
+    server.set_socket(0, &socket).unwrap();
+    let solicit: Vec<u8> = (&Packet::to("ff02::1:2", 547)).into();
+    let set = |packets_per_second, burst| {
+        let direct = Some(TokenBucket { packets_per_second, burst });
+        server.set_flood_limit(FloodLimit { direct, routed: None }).unwrap();
+    };
+    // Under the first limit this source would have to be silent for more than an hour.
+    set(1, 5000);
+    server.test_run(&solicit, 5000).unwrap();
+    assert_eq!(server.counters().unwrap().dropped_flood, 0);
+    set(1000, 10);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while server.test_run(&solicit, 1).unwrap() != Verdict::Redirect {
+        assert!(Instant::now() < deadline, "{:?}", server.counters());
+    }
+    assert!(server.counters().unwrap().dropped_flood > 0, "the new limit holds too");
+}
+
+#[test]
 fn tokens_come_back_at_the_configured_rate() {
     if needs_root("tokens_come_back_at_the_configured_rate") {
         return;

@@ -1,6 +1,7 @@
 //! Following the journal and writing checkpoints.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,6 +32,8 @@ const READ_LEN: usize = 1 << 20;
 pub(crate) struct Pace {
     pub(crate) leases: usize,
     pub(crate) interval: Duration,
+    /// How old a tombstone gets at least.
+    pub(crate) tombstone_age: Duration,
 }
 
 /// The journal's reader and the checkpoint's writer.
@@ -38,14 +41,14 @@ pub(crate) struct Checkpointer<D: Disk> {
     row: Arc<Row<D>>,
     lmdb: Arc<Mutex<Lmdb>>,
     salt: u32,
-    pace: Pace,
+    pub(crate) pace: Pace,
     pending: Pending,
     /// Everything up to this sequence is in LMDB or in `pending`.
     position: u64,
     /// Everything up to this sequence is in LMDB.
     written: u64,
-    /// Written by the last checkpoint, deleted by the next.
-    tombstones: Vec<Tombstone>,
+    /// What earlier checkpoints wrote and when; deleted by a later one.
+    tombstones: VecDeque<(Instant, Vec<Tombstone>)>,
     /// Where reading goes on: generation and offset.
     place: (u64, usize),
     /// When the oldest pending update was taken.
@@ -73,7 +76,7 @@ impl<D: Disk> Checkpointer<D> {
             pending,
             position,
             written,
-            tombstones: Vec::new(),
+            tombstones: VecDeque::new(),
             place: (0, 0),
             oldest,
         }
@@ -84,9 +87,9 @@ impl<D: Disk> Checkpointer<D> {
         &self.pending
     }
 
-    /// Leaves tombstones that an earlier run wrote to the next checkpoint.
+    /// Takes over tombstones that an earlier run wrote.
     pub(crate) fn bury(&mut self, tombstones: Vec<Tombstone>) {
-        self.tombstones = tombstones;
+        self.tombstones = VecDeque::from([(Instant::now(), tombstones)]);
     }
 
     /// Takes durable batches from the journal, as many as memory is meant for.
@@ -172,18 +175,22 @@ impl<D: Disk> Checkpointer<D> {
 
     /// Writes what was taken.
     pub(crate) fn write(&mut self) -> Result<(), StoreError> {
-        if self.position == self.written && self.tombstones.is_empty() {
+        if self.position == self.written {
             return Ok(());
         }
         let begun = Instant::now();
+        let aged = |at: &Instant| begun.duration_since(*at) >= self.pace.tombstone_age;
+        let groups = self.tombstones.iter().take_while(|(at, _)| aged(at)).count();
+        let mut old: Vec<Tombstone> =
+            self.tombstones.iter().take(groups).flat_map(|(_, group)| group).copied().collect();
+        old.sort_unstable();
         let entries = self.pending.sorted();
-        let written = self.lmdb.lock().write(
-            &entries,
-            &self.tombstones,
-            self.position,
-            self.pending.stamp_max,
-        )?;
-        self.tombstones = written.tombstones;
+        let written =
+            self.lmdb.lock().write(&entries, &old, self.position, self.pending.stamp_max)?;
+        self.tombstones.drain(..groups);
+        if !written.tombstones.is_empty() {
+            self.tombstones.push_back((begun, written.tombstones));
+        }
         self.pending.clear();
         self.oldest = None;
         self.written = self.position;

@@ -35,6 +35,9 @@ pub struct StoreConfig {
     pub checkpoint_leases: usize,
     /// ...or the oldest change that is not in it is this old.
     pub checkpoint_interval: Duration,
+    /// How long the record of a freed lease is kept at least, so that an older update of it that a
+    /// worker hands over late does not bring the lease back.
+    pub tombstone_age: Duration,
     /// Random octets from which a new store takes its id and its hash key. A store that exists
     /// keeps what it has.
     pub seed: [u8; 32],
@@ -55,6 +58,7 @@ impl StoreConfig {
             map_len: if cfg!(target_pointer_width = "64") { 64 << 30 } else { 512 << 20 },
             checkpoint_leases: 100_000,
             checkpoint_interval: Duration::from_secs(10),
+            tombstone_age: Duration::from_secs(60),
             seed,
             accept_loss: false,
         }

@@ -3,6 +3,8 @@
 use std::{io, path::PathBuf};
 
 pub(crate) mod mapped;
+#[cfg(test)]
+pub(crate) mod sim;
 
 /// A folder of segments.
 pub(crate) trait Disk: Send + Sync + 'static {

@@ -184,9 +184,12 @@ pub(crate) fn batches<'a>(
     })
 }
 
+/// A record and what follows it.
+type Split<'a> = Option<(&'a [u8], &'a [u8])>;
+
 /// The first record of stored updates, length field included, and what follows it. `None` at the
 /// end; the error is what is left when it is no record.
-pub(crate) fn split_record(updates: &[u8]) -> Result<Option<(&[u8], &[u8])>, &[u8]> {
+pub(crate) fn split_record(updates: &[u8]) -> Result<Split<'_>, &[u8]> {
     let Some(len) = updates.first_chunk::<2>() else {
         return if updates.is_empty() { Ok(None) } else { Err(updates) };
     };

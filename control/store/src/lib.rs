@@ -24,6 +24,8 @@ mod lmdb;
 mod lock;
 mod merge;
 mod pending;
+#[cfg(test)]
+mod power_cut;
 mod priority;
 mod reader;
 mod recovery;

@@ -197,7 +197,11 @@ impl Store {
             Arc::clone(&row),
             Arc::clone(&lmdb),
             &meta.store_id,
-            Pace { leases: config.checkpoint_leases.max(1), interval: config.checkpoint_interval },
+            Pace {
+                leases: config.checkpoint_leases.max(1),
+                interval: config.checkpoint_interval,
+                tombstone_age: config.tombstone_age,
+            },
             recovered.pending,
             meta.sequence,
             durable,

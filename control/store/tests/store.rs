@@ -48,6 +48,7 @@ fn config(dir: &Path) -> StoreConfig {
         segment_len: 64 << 10,
         segments_max: 8,
         map_len: 1 << 20,
+        tombstone_age: Duration::ZERO,
         ..StoreConfig::new(dir, Durability::PowerLoss, [5; 32])
     }
 }
@@ -231,7 +232,9 @@ fn octets_that_are_no_records_are_refused() {
 fn a_reader_beside_a_running_writer_sees_every_lease_that_was_there_before() {
     const DIR: &str = "GEMEL_STORE_READ";
     if let Some(dir) = std::env::var_os(DIR) {
-        for _ in 0..20 {
+        let mut rounds = 0;
+        while rounds < 20 || !Path::new(&dir).join("stop").exists() {
+            rounds += 1;
             let mut reader = Reader::open(Path::new(&dir)).unwrap();
             let mut numbers = Vec::new();
             let read = reader
@@ -282,6 +285,9 @@ fn a_reader_beside_a_running_writer_sees_every_lease_that_was_there_before() {
         while !done.load(Ordering::Relaxed) {
             write(&mut store, first..first + 100);
             first = (first + 100) % 6000;
+            if store.monitor().status().checkpoints >= 10 && !dir.path().join("stop").exists() {
+                fs::write(dir.path().join("stop"), []).unwrap();
+            }
         }
         let output = reading.join().unwrap();
         assert!(
@@ -292,5 +298,4 @@ fn a_reader_beside_a_running_writer_sees_every_lease_that_was_there_before() {
         );
         assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
     });
-    assert!(store.monitor().status().checkpoints > 3, "checkpoints ran meanwhile");
 }

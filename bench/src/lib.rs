@@ -1,1 +1,32 @@
-//! Placeholder.
+//! Open-loop load generator for DHCPv6 servers.
+//!
+//! Every exchange has a moment at which it is due, fixed before the run and independent of how the
+//! server keeps up; latency counts from that moment, so a server that stalls cannot hide the
+//! requests that it kept waiting. Every reply is checked and every grant is remembered: a lease
+//! given to two clients, or a client moved off a lease that is still valid, makes the run a failure.
+//!
+//! From the inside out: [`client`] and [`message`] say who asks and what is sent, [`oracle`] judges
+//! what comes back, [`engine`] keeps the exchanges that are under way, [`schedule`] says when the
+//! next one is due, [`port`] carries datagrams, [`generator`] is the loop that joins them, and
+//! [`stats`], [`report`] and [`find_max`] make figures of it.
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod engine;
+pub mod find_max;
+pub mod frame;
+pub mod generator;
+pub mod ledger;
+pub mod machine;
+pub mod message;
+mod number;
+pub mod oracle;
+pub mod os;
+pub mod port;
+pub mod report;
+pub mod schedule;
+pub mod slo;
+mod slots;
+pub mod stats;

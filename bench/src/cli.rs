@@ -1,0 +1,546 @@
+//! The command line.
+
+use std::{
+    fs,
+    io::{BufWriter, Write},
+    net::Ipv6Addr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::atomic::AtomicBool,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    clock::Clock,
+    engine::{Engine, World, slots_for_rate},
+    find_max::{Found, LimitedBy, Search, Step},
+    generator,
+    machine::Environment,
+    message::{InterfaceId, RELAY_DEPTH_MAX, RelayPath, Traffic},
+    number::{SECOND_NS, index, whole},
+    os::{self, Interface},
+    port::{AnyPort, Endpoint, Mode, Port},
+    report::{self, Live, Measured, Setup, Summary},
+    schedule::{Pace, Schedule},
+    slo::Slo,
+    stats::Stats,
+};
+
+/// The run was good.
+const OK: u8 = 0;
+/// The server broke a rule, or the run could not be made.
+const FAILED: u8 = 1;
+/// An objective was missed.
+const SLO_MISSED: u8 = 3;
+
+/// Open-loop load generator for DHCPv6 servers.
+///
+/// Exit status: 0 good, 1 the server broke a rule (or the run could not be made), 2 wrong usage,
+/// 3 an objective of --slo was missed.
+#[derive(Debug, Parser)]
+#[command(name = "gemel-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One run at a fixed rate, or as fast as answered.
+    Run(RunArgs),
+    /// Search for the highest rate within a loss limit.
+    FindMax(FindMaxArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Exchanges per second, whatever the server does (open loop).
+    #[arg(long, value_name = "R", required_unless_present = "window", value_parser = rate)]
+    rate: Option<f64>,
+    /// As fast as answered, with this many exchanges outstanding (closed loop).
+    #[arg(long, value_name = "W", conflicts_with = "rate",
+          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    window: Option<u32>,
+    /// Length of the run.
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = rate)]
+    seconds: f64,
+    /// End after this many exchanges, if that is sooner.
+    #[arg(long, value_name = "K")]
+    exchanges: Option<u64>,
+    /// Objectives, as 'p99<2ms,loss<0.1%'; missing one makes the exit status 3.
+    #[arg(long, value_name = "LIST")]
+    slo: Option<Slo>,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct FindMaxArgs {
+    /// First rate, exchanges per second.
+    #[arg(long, value_name = "R", default_value_t = 1000.0, value_parser = rate)]
+    from: f64,
+    /// Highest rate to try.
+    #[arg(long, value_name = "R", default_value_t = 1_000_000.0, value_parser = rate)]
+    to: f64,
+    /// Share of exchanges that may be lost, refused or invalid, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.1)]
+    loss: f64,
+    /// Limit of the 99th percentile of the whole exchange, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    p99_ms: Option<f64>,
+    /// Length of each step.
+    #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = rate)]
+    step_seconds: f64,
+    /// Stop when the bounds are this close, in percent of the rate.
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
+    precision: f64,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct CommonArgs {
+    /// Interface towards the server.
+    #[arg(long, short, value_name = "IF")]
+    interface: String,
+    /// How packets go.
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    mode: Mode,
+    /// Queue of the interface (AF_XDP).
+    #[arg(long, value_name = "Q", default_value_t = 0)]
+    queue: u32,
+    /// Number of clients.
+    #[arg(long, value_name = "N", default_value_t = 100_000,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    clients: u32,
+    /// What clients ask for.
+    #[arg(long, value_enum, default_value_t = IaChoice::Na)]
+    ia: IaChoice,
+    /// Ask for Rapid Commit: SOLICIT, REPLY.
+    #[arg(long)]
+    rapid_commit: bool,
+    /// Share of exchanges, 0 to 1, in which a client that holds a lease renews it.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    renew_share: f64,
+    /// How long an answer is waited for, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 1000,
+          value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    timeout: u64,
+    /// Send through a chain of this many relay agents.
+    #[arg(long, value_name = "DEPTH", num_args = 0..=1, default_value_t = 0,
+          default_missing_value = "1",
+          value_parser = clap::value_parser!(u8).range(0..=32))]
+    relay: u8,
+    /// Link-address of the innermost relay agent; several are shared out among the clients.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    link_address: Vec<Ipv6Addr>,
+    /// Interface-Id of the innermost relay agent; {} becomes the client's number.
+    #[arg(long, value_name = "TEXT")]
+    interface_id: Option<String>,
+    /// Send to this address instead of ff02::1:2.
+    #[arg(long, value_name = "ADDRESS")]
+    server: Option<Ipv6Addr>,
+    /// MAC address of the server or of the router to it.
+    #[arg(long, value_name = "MAC", value_parser = mac)]
+    server_mac: Option<[u8; 6]>,
+    /// Send from this address: by default the interface's link-local one, with --relay its first
+    /// other one.
+    #[arg(long, value_name = "ADDRESS")]
+    source: Option<Ipv6Addr>,
+    /// Seed of the clients' identities and of all choices.
+    #[arg(long, value_name = "X", default_value_t = 1)]
+    seed: u64,
+    /// Bind the generator to this core.
+    #[arg(long, value_name = "C")]
+    core: Option<u32>,
+    /// The run is invalid if the 99th percentile of the generator's lag exceeds this, in
+    /// microseconds.
+    #[arg(long, value_name = "US", default_value_t = 1000.0)]
+    lag_limit: f64,
+    /// Write .hgrm files, summary.json and report.html into this folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Write every grant to this file: JSON lines, or CSV if it ends in .csv.
+    #[arg(long, value_name = "FILE")]
+    grants: Option<PathBuf>,
+    /// Print the summary as JSON on the last line.
+    #[arg(long)]
+    json: bool,
+    /// No progress line.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum IaChoice {
+    /// An address.
+    Na,
+    /// A prefix.
+    Pd,
+    /// An address and a prefix.
+    Both,
+}
+
+impl IaChoice {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Na => "na",
+            Self::Pd => "pd",
+            Self::Both => "both",
+        }
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if rate > 0.0 && rate <= 1e8 { Ok(rate) } else { Err("must be above 0, at most 1e8".into()) }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("must be between 0 and 1".into()) }
+}
+
+fn mac(text: &str) -> Result<[u8; 6], String> {
+    os::parse_mac(text).ok_or_else(|| "write it as 02:00:00:00:00:01".into())
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run(&args),
+        Command::FindMax(args) => find_max(&args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("gemel-bench: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// All that stays the same from run to run.
+struct Bench<'a> {
+    args: &'a CommonArgs,
+    interface: Interface,
+    traffic: Traffic,
+    server: Ipv6Addr,
+    port: AnyPort,
+    environment: Environment,
+    clock: Clock,
+    stop: &'static AtomicBool,
+    world: Option<World>,
+}
+
+impl<'a> Bench<'a> {
+    fn open(args: &'a CommonArgs) -> anyhow::Result<Self> {
+        let interface = Interface::by_name(&args.interface)?;
+        let server = args.server.unwrap_or(gemel_wire::ALL_RELAY_AGENTS_AND_SERVERS);
+        let relayed = args.relay > 0;
+        let own = if relayed { interface.global() } else { interface.link_local() };
+        let source = args.source.or(own).with_context(|| {
+            let kind = if relayed { "global" } else { "link-local" };
+            format!(
+                "{} has no {kind} address to send from: is it up? (--source gives another)",
+                interface.name
+            )
+        })?;
+        if relayed && args.link_address.is_empty() && args.interface_id.is_none() {
+            bail!("--relay needs --link-address or --interface-id, or no server can tell the link");
+        }
+        let relay = relayed.then(|| RelayPath {
+            depth: args.relay,
+            links: args.link_address.clone(),
+            address: source,
+            interface_id: args.interface_id.as_deref().map(InterfaceId::new),
+        });
+        debug_assert!(usize::from(args.relay) <= RELAY_DEPTH_MAX);
+        let traffic = Traffic {
+            na: !matches!(args.ia, IaChoice::Pd),
+            pd: !matches!(args.ia, IaChoice::Na),
+            rapid_commit: args.rapid_commit,
+            renew_share: args.renew_share,
+            relay,
+        };
+        if traffic.longest() > DATAGRAM_MAX {
+            bail!("{} relay agents make messages that do not fit into a frame", args.relay);
+        }
+        if let Some(core) = args.core {
+            os::pin_to_core(core).with_context(|| format!("cannot bind to core {core}"))?;
+        }
+        let endpoint = Endpoint {
+            interface: interface.clone(),
+            queue: args.queue,
+            source,
+            source_port: if relayed { gemel_wire::SERVER_PORT } else { gemel_wire::CLIENT_PORT },
+            server,
+            server_mac: args.server_mac,
+        };
+        let leases = u32::from(traffic.na) + u32::from(traffic.pd);
+        Ok(Self {
+            environment: Environment::probe(&interface.name),
+            port: AnyPort::open(args.mode, &endpoint)?,
+            world: Some(World::new(args.seed, args.clients, leases)),
+            args,
+            interface,
+            traffic,
+            server,
+            clock: Clock::start(),
+            stop: os::stop_on_interrupt(),
+        })
+    }
+
+    fn run(
+        &mut self,
+        pace: Pace,
+        duration_s: f64,
+        exchanges: Option<u64>,
+        salt: u64,
+        live: &Live,
+    ) -> anyhow::Result<(Summary, Stats)> {
+        let args = self.args;
+        let timeout = args.timeout * 1_000_000;
+        let outstanding = match pace {
+            Pace::Rate(rate) => slots_for_rate(rate, timeout),
+            Pace::Window(window) => window,
+        };
+        let world = self.world.take().context("the last run did not end")?;
+        let seed = args.seed ^ salt.rotate_left(32);
+        let mut engine =
+            Engine::new(self.traffic.clone(), world, outstanding, timeout, seed, self.clock.now());
+        let begin = self.clock.now();
+        let duration = whole(duration_s * 1e9);
+        let mut schedule = Schedule::new(pace, begin, duration, exchanges);
+        let mut progress = |interval: &_| live.show(interval);
+        let (engine_ref, schedule_ref) = (&mut engine, &mut schedule);
+        let span = match &mut self.port {
+            AnyPort::Xdp(port) => generator::run(
+                engine_ref,
+                &mut **port,
+                schedule_ref,
+                begin,
+                &self.clock,
+                self.stop,
+                &mut progress,
+            ),
+            AnyPort::Socket(port) => generator::run(
+                engine_ref,
+                &mut **port,
+                schedule_ref,
+                begin,
+                &self.clock,
+                self.stop,
+                &mut progress,
+            ),
+        }
+        .with_context(|| format!("sending on {} broke off", self.interface.name))?;
+        live.done();
+        let (mut world, stats) = engine.finish();
+        world.audit(span.end);
+        let summary = Summary::new(Measured {
+            setup: self.setup(pace, duration_s),
+            environment: self.environment.clone(),
+            stats: &stats,
+            world: &world,
+            span,
+            started_at: self.clock.unix_seconds(begin),
+            port: match &self.port {
+                AnyPort::Xdp(port) => port.info(),
+                AnyPort::Socket(port) => port.info(),
+            },
+        });
+        self.world = Some(world);
+        Ok((summary, stats))
+    }
+
+    fn setup(&self, pace: Pace, seconds: f64) -> Setup {
+        let args = self.args;
+        let (rate, window) = report::rate_and_window(pace);
+        Setup {
+            command: std::env::args().collect(),
+            rate,
+            window,
+            seconds,
+            clients: args.clients,
+            seed: args.seed,
+            ia: args.ia.as_str().into(),
+            rapid_commit: args.rapid_commit,
+            renew_share: args.renew_share,
+            relay_depth: args.relay,
+            link_addresses: args.link_address.iter().map(ToString::to_string).collect(),
+            timeout_ms: args.timeout,
+            interface: self.interface.name.clone(),
+            server: self.server.to_string(),
+            core: args.core,
+            lag_limit_us: args.lag_limit,
+        }
+    }
+
+    fn write_grants(&self) -> anyhow::Result<()> {
+        let (Some(path), Some(world)) = (&self.args.grants, &self.world) else { return Ok(()) };
+        let write = || {
+            let mut out = BufWriter::new(fs::File::create(path)?);
+            let csv = path.extension().is_some_and(|extension| extension == "csv");
+            world.ledger.write(&mut out, csv, &world.clients, &self.clock)?;
+            out.flush()
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// What fits behind the headers of an Ethernet frame of 1514 octets.
+const DATAGRAM_MAX: usize = 1452;
+
+fn write_out(folder: Option<&Path>, summary: &Summary, stats: &Stats) -> anyhow::Result<()> {
+    if let Some(folder) = folder {
+        let page = report::write_all(folder, summary, stats)
+            .with_context(|| format!("cannot write into {}", folder.display()))?;
+        println!("report {}", page.display());
+    }
+    Ok(())
+}
+
+fn run(args: &RunArgs) -> anyhow::Result<u8> {
+    let common = &args.common;
+    let mut bench = Bench::open(common)?;
+    let pace = match (args.rate, args.window) {
+        (Some(rate), _) => Pace::Rate(rate),
+        (None, window) => Pace::Window(window.unwrap_or(1).min(common.clients)),
+    };
+    let live = Live::new(common.quiet);
+    let (summary, stats) = bench.run(pace, args.seconds, args.exchanges, 0, &live)?;
+    bench.write_grants()?;
+    println!("{}", report::text(&summary, &stats));
+    write_out(common.out.as_deref(), &summary, &stats)?;
+    let missed = args.slo.as_ref().map(|slo| slo.missed(&summary)).unwrap_or_default();
+    for objective in &missed {
+        println!("MISSED: {objective}");
+    }
+    if common.json {
+        println!("{}", serde_json::to_string(&summary)?);
+    }
+    Ok(match (summary.passed, missed.is_empty()) {
+        (false, _) => FAILED,
+        (true, false) => SLO_MISSED,
+        (true, true) => OK,
+    })
+}
+
+fn find_max(args: &FindMaxArgs) -> anyhow::Result<u8> {
+    let common = &args.common;
+    let mut bench = Bench::open(common)?;
+    let search = Search {
+        from: args.from,
+        to: args.to.max(args.from),
+        loss_max: args.loss / 100.0,
+        p99_max_us: args.p99_ms.map(|ms| ms * 1000.0),
+        precision: args.precision / 100.0,
+    };
+    let live = Live::new(true);
+    let mut number = 0;
+    // Histograms of the run that the search ends on, for the files.
+    let mut best: Option<(f64, Stats)> = None;
+    let found = search.find(
+        |rate| {
+            number += 1;
+            let (summary, stats) =
+                bench.run(Pace::Rate(rate), args.step_seconds, None, number, &live)?;
+            if summary.valid && summary.loss <= search.loss_max {
+                best = Some((rate, stats));
+            }
+            anyhow::Ok(summary)
+        },
+        |step| {
+            if !common.quiet {
+                eprintln!("{}", step_line(step));
+            }
+        },
+    )?;
+    bench.write_grants()?;
+    print_found(&found);
+    if let (Some(summary), Some((rate, stats))) = (&found.summary, &best)
+        && summary.setup.rate == Some(*rate)
+    {
+        println!("{}", report::text(summary, stats));
+        write_out(common.out.as_deref(), summary, stats)?;
+    }
+    if common.json {
+        println!("{}", serde_json::to_string(&found)?);
+    }
+    Ok(if found.limited_by == LimitedBy::Violation { FAILED } else { OK })
+}
+
+fn step_line(step: &Step) -> String {
+    let verdict = match (step.within, step.valid) {
+        (_, false) => "not valid: generator",
+        (true, true) => "ok",
+        (false, true) => "too much",
+    };
+    format!(
+        "{:>10.0}/s offered  {:>10.0}/s done  loss {:>8.4} %  p50 {:>10.1} us  p99 {:>10.1} us  {verdict}",
+        step.rate,
+        step.exchanges_per_s,
+        step.loss * 100.0,
+        step.p50_us,
+        step.p99_us
+    )
+}
+
+fn print_found(found: &Found) {
+    let why = match found.limited_by {
+        LimitedBy::Server => "beyond it the limits are exceeded",
+        LimitedBy::Generator => "beyond it the generator is the bottleneck",
+        LimitedBy::Range => "the highest rate that was to be tried",
+        LimitedBy::Violation => "the server broke a rule",
+        LimitedBy::Interrupted => "interrupted",
+    };
+    println!("highest rate {:.0} exchanges/s: {why}", found.max_per_s);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_is_checked() {
+        for good in [
+            "gemel-bench run -i eth1 --rate 1000",
+            "gemel-bench run -i eth1 --window 64 --ia both --json",
+            "gemel-bench run -i eth1 --rate 5 --relay --link-address 2001:db8::1,2001:db8::2",
+            "gemel-bench run -i eth1 --rate 5 --slo p99<2ms,loss<0.1%",
+            "gemel-bench find-max -i eth1 --loss 2.5 --step-seconds 2",
+        ] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "gemel-bench run -i eth1",
+            "gemel-bench run --rate 1000",
+            "gemel-bench run -i eth1 --rate 1000 --window 5",
+            "gemel-bench run -i eth1 --rate 0",
+            "gemel-bench run -i eth1 --window 0",
+            "gemel-bench run -i eth1 --rate 5 --renew-share 1.5",
+            "gemel-bench run -i eth1 --rate 5 --slo p99",
+            "gemel-bench run -i eth1 --rate 5 --relay 33",
+        ] {
+            assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+        let Command::Run(args) = parse("gemel-bench run -i e --rate 5 --relay").unwrap().command
+        else {
+            panic!("run")
+        };
+        assert_eq!(args.common.relay, 1);
+    }
+}

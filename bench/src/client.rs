@@ -1,0 +1,237 @@
+//! The clients that the generator plays.
+//!
+//! A client's identity follows from the seed and its number alone, so a run can be repeated, and a
+//! million clients need no memory for their names.
+
+use std::net::Ipv6Addr;
+
+use gemel_wire::IaId;
+
+use crate::number::{index, low32};
+
+/// Length of the DUIDs made here: DUID-LLT, RFC 8415 section 11.2.
+pub const DUID_LEN: usize = 14;
+
+/// The number of a client, from 0.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ClientIndex(pub u32);
+
+/// What a client sends about itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// DUID-LLT (RFC 8415 section 11.2) over [`Identity::mac`].
+    pub duid: [u8; DUID_LEN],
+    /// A locally administered unicast address.
+    pub mac: [u8; 6],
+    /// IAID of the IA_NA.
+    pub iaid_na: IaId,
+    /// IAID of the IA_PD.
+    pub iaid_pd: IaId,
+}
+
+/// Makes identities from a seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Identities {
+    key: u32,
+    octet: u8,
+    time: [u8; 4],
+}
+
+impl Identities {
+    /// Identities for this seed. Seeds give disjoint sets of DUIDs with overwhelming probability.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let a = splitmix64(seed);
+        let b = splitmix64(a);
+        let [octet, t0, t1, t2, t3, ..] = b.to_le_bytes();
+        Self { key: low32(a), octet, time: [t0, t1, t2, t3] }
+    }
+
+    /// The identity of one client. Different numbers give different DUIDs.
+    #[inline]
+    #[must_use]
+    pub fn identity(&self, client: ClientIndex) -> Identity {
+        // A bijection of 32 bits: neighbours look unrelated, yet no two clients meet.
+        let [m0, m1, m2, m3] = scramble32(client.0 ^ self.key).to_be_bytes();
+        let mac = [0x02, self.octet, m0, m1, m2, m3];
+        let [t0, t1, t2, t3] = self.time;
+        let duid = [0, 1, 0, 1, t0, t1, t2, t3, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]];
+        let iaid = scramble32(client.0.wrapping_add(self.key));
+        Identity { duid, mac, iaid_na: IaId(iaid), iaid_pd: IaId(iaid ^ 0x5044_0000) }
+    }
+}
+
+impl Identity {
+    /// The client's link-local address, by the modified EUI-64 of its MAC (RFC 4291 appendix A).
+    #[must_use]
+    pub fn link_local(&self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.mac;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+}
+
+/// A lease that a client holds, or none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct HeldLease {
+    /// The address or prefix.
+    pub address: Ipv6Addr,
+    /// Length of the prefix; 128 for an address, 0 if nothing is held.
+    pub prefix_len: u8,
+    /// Clock time (ns) until which it is valid; `u64::MAX` for ever.
+    pub valid_until: u64,
+}
+
+impl HeldLease {
+    /// Nothing.
+    pub const NONE: Self = Self { address: Ipv6Addr::UNSPECIFIED, prefix_len: 0, valid_until: 0 };
+
+    /// Whether there is a lease and it is still valid.
+    #[must_use]
+    pub fn is_valid(&self, now: u64) -> bool {
+        self.prefix_len != 0 && now < self.valid_until
+    }
+}
+
+/// What a client holds, and from whom.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientState {
+    /// The address of its IA_NA.
+    pub na: HeldLease,
+    /// The prefix of its IA_PD.
+    pub pd: HeldLease,
+    /// Index of the server that granted last.
+    pub server: u8,
+    /// An exchange of this client is under way.
+    pub busy: bool,
+}
+
+/// All clients of a run.
+#[derive(Debug)]
+pub struct Population {
+    identities: Identities,
+    states: Vec<ClientState>,
+    cursor: u32,
+}
+
+impl Population {
+    /// `count` clients that hold nothing.
+    #[must_use]
+    pub fn new(seed: u64, count: u32) -> Self {
+        let fresh =
+            ClientState { na: HeldLease::NONE, pd: HeldLease::NONE, server: 0, busy: false };
+        Self { identities: Identities::new(seed), states: vec![fresh; index(count)], cursor: 0 }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// The next client that is not busy, in turn; fresh ones until all have been used once, then
+    /// they return. Looks at a bounded number, so `None` means that nearly all are busy.
+    #[inline]
+    pub fn take_next(&mut self) -> Option<ClientIndex> {
+        let count = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
+        for _ in 0..count.min(64) {
+            let client = self.cursor;
+            self.cursor = if client + 1 == count { 0 } else { client + 1 };
+            let state = &mut self.states[index(client)];
+            if !state.busy {
+                state.busy = true;
+                return Some(ClientIndex(client));
+            }
+        }
+        None
+    }
+
+    /// The identity of a client.
+    #[inline]
+    #[must_use]
+    pub fn identity(&self, client: ClientIndex) -> Identity {
+        self.identities.identity(client)
+    }
+
+    /// The state of a client.
+    #[inline]
+    #[must_use]
+    pub fn state(&self, client: ClientIndex) -> &ClientState {
+        &self.states[index(client.0)]
+    }
+
+    /// The state of a client, to change.
+    #[inline]
+    pub fn state_mut(&mut self, client: ClientIndex) -> &mut ClientState {
+        &mut self.states[index(client.0)]
+    }
+}
+
+/// A generator of pseudo-random numbers for choices that need no quality (splitmix64).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// Starts from a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 32 bits.
+    #[inline]
+    pub fn next_u32(&mut self) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        low32(splitmix64(self.0) >> 32)
+    }
+}
+
+fn splitmix64(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A bijection of 32 bits: odd multiplications and shifted exclusive-ors are invertible.
+fn scramble32(value: u32) -> u32 {
+    let mut z = value;
+    z = (z ^ (z >> 16)).wrapping_mul(0x7feb_352d);
+    z = (z ^ (z >> 15)).wrapping_mul(0x846c_a68b);
+    z ^ (z >> 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn identities_repeat_and_differ() {
+        let a = Identities::new(7);
+        let duids: HashSet<_> = (0..100_000).map(|i| a.identity(ClientIndex(i)).duid).collect();
+        assert_eq!(duids.len(), 100_000);
+        assert_eq!(a.identity(ClientIndex(5)), Identities::new(7).identity(ClientIndex(5)));
+        let other = Identities::new(8);
+        assert!((0..1000).all(|i| !duids.contains(&other.identity(ClientIndex(i)).duid)));
+        let mac = a.identity(ClientIndex(9)).mac;
+        assert_eq!(mac[0] & 3, 2, "locally administered, unicast");
+    }
+
+    #[test]
+    fn busy_clients_are_passed_over() {
+        let mut clients = Population::new(1, 3);
+        assert_eq!(clients.take_next(), Some(ClientIndex(0)));
+        assert_eq!(clients.take_next(), Some(ClientIndex(1)));
+        assert_eq!(clients.take_next(), Some(ClientIndex(2)));
+        assert_eq!(clients.take_next(), None);
+        clients.state_mut(ClientIndex(1)).busy = false;
+        assert_eq!(clients.take_next(), Some(ClientIndex(1)));
+    }
+}

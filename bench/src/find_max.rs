@@ -1,0 +1,175 @@
+//! Searches for the highest rate that a server bears.
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::Summary;
+
+/// What is searched for and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Search {
+    /// First rate, exchanges per second.
+    pub from: f64,
+    /// Highest rate that is tried.
+    pub to: f64,
+    /// Share of exchanges that may fail, 0 to 1.
+    pub loss_max: f64,
+    /// The 99th percentile of the whole exchange may not exceed this.
+    pub p99_max_us: Option<f64>,
+    /// The search ends when the bounds are this close, as a share of the rate.
+    pub precision: f64,
+}
+
+/// One step of the search.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Step {
+    /// Rate that was offered.
+    pub rate: f64,
+    /// Exchanges completed per second.
+    pub exchanges_per_s: f64,
+    /// Share that failed.
+    pub loss: f64,
+    /// Median of the whole exchange, microseconds.
+    pub p50_us: f64,
+    /// 99th percentile of it.
+    pub p99_us: f64,
+    /// The generator kept up.
+    pub valid: bool,
+    /// Within the limits.
+    pub within: bool,
+}
+
+/// Why there is no higher rate.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitedBy {
+    /// Losses or latency exceeded the limit.
+    Server,
+    /// The generator could not send faster: the server may be able to do more.
+    Generator,
+    /// The highest rate that was to be tried was borne.
+    Range,
+    /// The server broke a rule.
+    Violation,
+    /// A signal ended the search.
+    Interrupted,
+}
+
+/// The outcome of a search.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Found {
+    /// The highest rate within the limits, 0 if there was none.
+    pub max_per_s: f64,
+    /// Why it is not higher.
+    pub limited_by: LimitedBy,
+    /// All steps in order.
+    pub steps: Vec<Step>,
+    /// The run at the highest rate.
+    pub summary: Option<Summary>,
+}
+
+impl Search {
+    /// Doubles the rate until it is too high, then halves the distance. `run` makes one run at a
+    /// rate.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub fn find<E>(
+        &self,
+        mut run: impl FnMut(f64) -> Result<Summary, E>,
+        mut show: impl FnMut(&Step),
+    ) -> Result<Found, E> {
+        let mut steps = Vec::new();
+        let mut best: Option<Summary> = None;
+        let (mut good, mut bad) = (0.0_f64, f64::INFINITY);
+        let mut limited_by = LimitedBy::Range;
+        let mut rate = self.from.min(self.to);
+        loop {
+            let summary = run(rate)?;
+            let overall = summary.overall();
+            let within = summary.loss <= self.loss_max
+                && self.p99_max_us.is_none_or(|limit| overall.p99_us <= limit);
+            let step = Step {
+                rate,
+                exchanges_per_s: summary.exchanges_per_s,
+                loss: summary.loss,
+                p50_us: overall.p50_us,
+                p99_us: overall.p99_us,
+                valid: summary.valid,
+                within,
+            };
+            show(&step);
+            steps.push(step);
+            if summary.interrupted || !summary.passed {
+                limited_by =
+                    if summary.passed { LimitedBy::Interrupted } else { LimitedBy::Violation };
+                if !summary.passed {
+                    best = Some(summary);
+                }
+                break;
+            }
+            if within && summary.valid {
+                good = rate;
+                best = Some(summary);
+                if rate >= self.to {
+                    limited_by = LimitedBy::Range;
+                    break;
+                }
+            } else {
+                limited_by = if within { LimitedBy::Generator } else { LimitedBy::Server };
+                bad = rate;
+            }
+            if bad.is_finite() && (bad - good <= self.precision * bad || bad < 1.0) {
+                break;
+            }
+            rate =
+                if bad.is_finite() { f64::midpoint(good, bad) } else { (rate * 2.0).min(self.to) };
+        }
+        Ok(Found { max_per_s: good, limited_by, steps, summary: best })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::report::tests::sample;
+
+    fn server(limit: f64, generator: f64) -> impl FnMut(f64) -> Result<Summary, Infallible> {
+        let (template, _) = sample();
+        move |rate| {
+            let mut summary = template.clone();
+            summary.loss = if rate > limit { 0.2 } else { 0.0 };
+            summary.valid = rate <= generator;
+            Ok(summary)
+        }
+    }
+
+    fn search() -> Search {
+        Search { from: 1000.0, to: 1e6, loss_max: 0.001, p99_max_us: None, precision: 0.02 }
+    }
+
+    #[test]
+    fn the_limit_is_found_within_the_precision() {
+        for limit in [700.0, 1500.0, 33_333.0, 250_000.0] {
+            let found = search().find(server(limit, 1e9), |_| ()).unwrap();
+            assert!(found.max_per_s <= limit && found.max_per_s > limit * 0.97, "{found:?}");
+            assert_eq!(found.limited_by, LimitedBy::Server);
+            assert!(found.steps.len() < 25);
+        }
+    }
+
+    #[test]
+    fn it_says_what_the_limit_was() {
+        let found = search().find(server(1e9, 1e9), |_| ()).unwrap();
+        assert_eq!((found.max_per_s, found.limited_by), (1e6, LimitedBy::Range));
+        let found = search().find(server(1e9, 50_000.0), |_| ()).unwrap();
+        assert_eq!(found.limited_by, LimitedBy::Generator);
+        let found = search().find(server(0.0, 1e9), |_| ()).unwrap();
+        assert_eq!((found.max_per_s, found.summary), (0.0, None));
+        let (mut broken, _) = sample();
+        broken.passed = false;
+        let found = search().find(|_| Ok::<_, Infallible>(broken.clone()), |_| ()).unwrap();
+        assert_eq!((found.limited_by, found.steps.len()), (LimitedBy::Violation, 1));
+    }
+}

@@ -1,0 +1,380 @@
+//! The messages that clients and relay agents send.
+
+use std::net::Ipv6Addr;
+
+use gemel_wire::{Emitter, MessageType, OptionCode, OptionMark, Packet, TransactionId, WireError};
+
+use crate::client::{ClientIndex, Identity};
+
+/// The deepest chain of relay agents that can be played. RFC 8415 section 7.6 lets a server drop
+/// what has passed more than 8; how it bears that can be tried.
+pub const RELAY_DEPTH_MAX: usize = 32;
+
+/// What clients ask for and how it reaches the server.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    /// Ask for an address (IA_NA).
+    pub na: bool,
+    /// Ask for a prefix (IA_PD).
+    pub pd: bool,
+    /// SOLICIT carries Rapid Commit (RFC 8415 section 21.14).
+    pub rapid_commit: bool,
+    /// Share of the exchanges, 0 to 1, in which a client with valid leases renews instead of
+    /// starting over with SOLICIT.
+    pub renew_share: f64,
+    /// The relay agents in between, if any.
+    pub relay: Option<RelayPath>,
+}
+
+/// A chain of relay agents, all played from one address.
+#[derive(Clone, Debug)]
+pub struct RelayPath {
+    /// How many, 1 to [`RELAY_DEPTH_MAX`].
+    pub depth: u8,
+    /// The link-addresses of the innermost relay agent; client i is on link i modulo their number.
+    pub links: Vec<Ipv6Addr>,
+    /// The address from which the relay agents send.
+    pub address: Ipv6Addr,
+    /// Interface-Id of the innermost relay agent.
+    pub interface_id: Option<InterfaceId>,
+}
+
+/// A text in which `{}` stands for the client's number.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct InterfaceId {
+    before: Vec<u8>,
+    after: Option<Vec<u8>>,
+}
+
+impl InterfaceId {
+    /// Takes the text apart.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        match text.split_once("{}") {
+            Some((before, after)) => Self { before: before.into(), after: Some(after.into()) },
+            None => Self { before: text.into(), after: None },
+        }
+    }
+
+    fn write(&self, out: &mut Emitter<'_>, client: ClientIndex) {
+        out.bytes(&self.before);
+        if let Some(after) = &self.after {
+            let mut digits = [0; 10];
+            out.bytes(decimal(client.0, &mut digits));
+            out.bytes(after);
+        }
+    }
+
+    fn matches(&self, octets: &[u8], client: ClientIndex) -> bool {
+        let Some(rest) = octets.strip_prefix(self.before.as_slice()) else { return false };
+        let Some(after) = &self.after else { return rest.is_empty() };
+        let mut digits = [0; 10];
+        rest.strip_prefix(decimal(client.0, &mut digits)) == Some(after.as_slice())
+    }
+}
+
+/// Writes a number without allocating.
+fn decimal(mut value: u32, digits: &mut [u8; 10]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789"[crate::number::index(value % 10)];
+        value /= 10;
+        if value == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+impl RelayPath {
+    fn link(&self, client: ClientIndex) -> Ipv6Addr {
+        match self.links.len() {
+            0 => Ipv6Addr::UNSPECIFIED,
+            count => self.links[crate::number::index(client.0) % count],
+        }
+    }
+
+    /// Link-address and peer-address at a level: 0 is the innermost relay agent. An outer one hears
+    /// from a global address and leaves the link-address unspecified (RFC 8415 section 19.1.2).
+    fn addresses(
+        &self,
+        level: u8,
+        client: ClientIndex,
+        identity: &Identity,
+    ) -> (Ipv6Addr, Ipv6Addr) {
+        if level == 0 {
+            (self.link(client), identity.link_local())
+        } else {
+            (Ipv6Addr::UNSPECIFIED, self.address)
+        }
+    }
+}
+
+/// A lease named in a message: address or prefix, and the length of the prefix.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NamedLease {
+    /// The address or prefix.
+    pub address: Ipv6Addr,
+    /// Length of the prefix, 128 for an address.
+    pub prefix_len: u8,
+}
+
+/// One message of a client, ready to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// SOLICIT, REQUEST or RENEW.
+    pub msg_type: MessageType,
+    /// Transaction id.
+    pub transaction_id: TransactionId,
+    /// The client's number.
+    pub client: ClientIndex,
+    /// The client's identity.
+    pub identity: &'a Identity,
+    /// The server that is meant; none in a SOLICIT.
+    pub server_id: Option<&'a [u8]>,
+    /// The address to name in the IA_NA.
+    pub na: Option<NamedLease>,
+    /// The prefix to name in the IA_PD.
+    pub pd: Option<NamedLease>,
+    /// Value of the Elapsed Time option, in hundredths of a second.
+    pub elapsed: u16,
+}
+
+impl Traffic {
+    /// Writes the message, wrapped by the relay agents, and returns its length.
+    ///
+    /// # Errors
+    /// If it does not fit into `buffer`.
+    pub fn write(&self, message: &Outgoing<'_>, buffer: &mut [u8]) -> Result<usize, WireError> {
+        let mut out = Emitter::new(buffer);
+        let mut marks: [Option<OptionMark>; RELAY_DEPTH_MAX] = [const { None }; RELAY_DEPTH_MAX];
+        if let Some(path) = &self.relay {
+            for level in (0..path.depth).rev() {
+                let (link, peer) = path.addresses(level, message.client, message.identity);
+                out.relay_message(MessageType::RELAY_FORW, level, link, peer);
+                if let (0, Some(id)) = (level, &path.interface_id) {
+                    let mark = out.begin(OptionCode::INTERFACE_ID);
+                    id.write(&mut out, message.client);
+                    out.end(mark);
+                }
+                marks[usize::from(level)] = Some(out.begin(OptionCode::RELAY_MSG));
+            }
+        }
+        self.write_client(message, &mut out);
+        for mark in marks.iter_mut().filter_map(Option::take) {
+            out.end(mark);
+        }
+        out.finish()
+    }
+
+    fn write_client(&self, message: &Outgoing<'_>, out: &mut Emitter<'_>) {
+        out.message(message.msg_type, message.transaction_id);
+        out.option(OptionCode::CLIENT_ID, &message.identity.duid);
+        if let Some(server_id) = message.server_id {
+            out.option(OptionCode::SERVER_ID, server_id);
+        }
+        out.option(OptionCode::ELAPSED_TIME, &message.elapsed.to_be_bytes());
+        // DNS servers and domain list, as most clients ask; SOL_MAX_RT as RFC 8415 section 18.2.1
+        // demands.
+        out.option(OptionCode::ORO, &[0, 23, 0, 24, 0, 82]);
+        if self.rapid_commit && message.msg_type == MessageType::SOLICIT {
+            out.option(OptionCode::RAPID_COMMIT, &[]);
+        }
+        if self.na {
+            let mark = out.begin_ia(OptionCode::IA_NA, message.identity.iaid_na, 0, 0);
+            if let Some(lease) = message.na {
+                out.ia_addr(lease.address, 0, 0);
+            }
+            out.end(mark);
+        }
+        if self.pd {
+            let mark = out.begin_ia(OptionCode::IA_PD, message.identity.iaid_pd, 0, 0);
+            if let Some(lease) = message.pd {
+                out.ia_prefix(lease.address, lease.prefix_len, 0, 0);
+            }
+            out.end(mark);
+        }
+    }
+
+    /// Takes the relay agents' envelopes off a reply and hands back the message inside. What an
+    /// envelope has to say about the client is checked by [`Traffic::envelope_matches`], once the
+    /// client is known.
+    ///
+    /// # Errors
+    /// If it cannot be read, or the nesting is not that of the requests.
+    pub fn unwrap<'a>(&self, datagram: &'a [u8]) -> Result<&'a [u8], EnvelopeError> {
+        let mut rest = datagram;
+        for level in (0..self.depth()).rev() {
+            let Packet::Relay(relay) = Packet::parse(rest)? else {
+                return Err(EnvelopeError::Mismatch);
+            };
+            if relay.msg_type != MessageType::RELAY_REPL || relay.hop_count != level {
+                return Err(EnvelopeError::Mismatch);
+            }
+            rest = relay.relayed().ok_or(EnvelopeError::Mismatch)?;
+        }
+        Ok(rest)
+    }
+
+    /// Whether the envelopes carry back what the relay agents put in: link-address, peer-address
+    /// and Interface-Id (RFC 8415 section 19.3).
+    #[must_use]
+    pub fn envelope_matches(
+        &self,
+        datagram: &[u8],
+        client: ClientIndex,
+        identity: &Identity,
+    ) -> bool {
+        let Some(path) = &self.relay else { return true };
+        let mut rest = datagram;
+        for level in (0..path.depth).rev() {
+            let Ok(Packet::Relay(relay)) = Packet::parse(rest) else { return false };
+            if (relay.link_address, relay.peer_address) != path.addresses(level, client, identity) {
+                return false;
+            }
+            if let (0, Some(id)) = (level, &path.interface_id) {
+                let echoed = relay.options.first(OptionCode::INTERFACE_ID);
+                if !echoed.is_some_and(|octets| id.matches(octets, client)) {
+                    return false;
+                }
+            }
+            let Some(inner) = relay.relayed() else { return false };
+            rest = inner;
+        }
+        true
+    }
+
+    /// Upper bound of the length of a message, whatever the server's DUID.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        const CLIENT_MESSAGE_MAX: usize = 320;
+        let envelopes = usize::from(self.depth()) * (34 + 4);
+        let interface_id = self.relay.as_ref().and_then(|path| path.interface_id.as_ref());
+        CLIENT_MESSAGE_MAX
+            + envelopes
+            + interface_id
+                .map_or(0, |id| id.before.len() + id.after.as_ref().map_or(0, Vec::len) + 14)
+    }
+
+    /// How many relay agents there are.
+    #[must_use]
+    pub fn depth(&self) -> u8 {
+        self.relay.as_ref().map_or(0, |path| path.depth)
+    }
+}
+
+/// Why a reply's relay envelopes are wrong.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Malformed(#[from] WireError),
+    /// It can be read, but is not the counterpart of what was sent.
+    #[error("the relay envelopes are not those of the request")]
+    Mismatch,
+}
+
+#[cfg(test)]
+mod tests {
+    use gemel_wire::{Ia, Message};
+
+    use super::*;
+    use crate::client::Identities;
+
+    fn traffic(depth: u8) -> Traffic {
+        Traffic {
+            na: true,
+            pd: true,
+            rapid_commit: true,
+            renew_share: 0.0,
+            relay: (depth > 0).then(|| RelayPath {
+                depth,
+                links: vec!["2001:db8:1::1".parse().unwrap(), "2001:db8:2::1".parse().unwrap()],
+                address: "2001:db8::9".parse().unwrap(),
+                interface_id: Some(InterfaceId::new("port-{}/x")),
+            }),
+        }
+    }
+
+    fn solicit(traffic: &Traffic, client: u32) -> (Identity, Vec<u8>) {
+        let client = ClientIndex(client);
+        let identity = Identities::new(3).identity(client);
+        let message = Outgoing {
+            msg_type: MessageType::SOLICIT,
+            transaction_id: TransactionId([1, 2, 3]),
+            client,
+            identity: &identity,
+            server_id: None,
+            na: None,
+            pd: None,
+            elapsed: 0,
+        };
+        let mut buffer = [0; 1400];
+        let len = traffic.write(&message, &mut buffer).unwrap();
+        (identity, buffer[..len].to_vec())
+    }
+
+    /// What a server would do to the envelopes: same contents, RELAY-REPL.
+    fn turn_round(datagram: &mut [u8], depth: u8) {
+        let mut at = 0;
+        for level in (0..depth).rev() {
+            datagram[at] = MessageType::RELAY_REPL.0;
+            at += 34 + 4;
+            if level == 0 {
+                at += 4 + "port-4711/x".len();
+            }
+        }
+    }
+
+    #[test]
+    fn a_solicit_reads_back() {
+        let (identity, octets) = solicit(&traffic(0), 1);
+        let message = Message::parse(&octets).unwrap();
+        assert_eq!(message.msg_type, MessageType::SOLICIT);
+        assert_eq!(message.transaction_id, TransactionId([1, 2, 3]));
+        assert_eq!(message.options.first(OptionCode::CLIENT_ID), Some(&identity.duid[..]));
+        assert_eq!(message.options.first(OptionCode::RAPID_COMMIT), Some(&[][..]));
+        let na = Ia::parse(message.options.first(OptionCode::IA_NA).unwrap()).unwrap();
+        assert_eq!(na.iaid, identity.iaid_na);
+        assert!(message.options.first(OptionCode::IA_PD).is_some());
+    }
+
+    #[test]
+    fn envelopes_go_round() {
+        for depth in [1, 2, 8, 20] {
+            let traffic = traffic(depth);
+            let (identity, mut octets) = solicit(&traffic, 4711);
+            assert_eq!(traffic.unwrap(&octets), Err(EnvelopeError::Mismatch), "RELAY-FORW");
+            turn_round(&mut octets, depth);
+            let inner = traffic.unwrap(&octets).unwrap();
+            assert_eq!(Message::parse(inner).unwrap().msg_type, MessageType::SOLICIT);
+            assert!(traffic.envelope_matches(&octets, ClientIndex(4711), &identity));
+            assert!(!traffic.envelope_matches(&octets, ClientIndex(4712), &identity));
+        }
+        let (_, direct) = solicit(&traffic(0), 1);
+        assert_eq!(traffic(1).unwrap(&direct), Err(EnvelopeError::Mismatch));
+    }
+
+    #[test]
+    fn hops_and_links_stand_where_they_should() {
+        let (identity, octets) = solicit(&traffic(2), 4711);
+        let Packet::Relay(outer) = Packet::parse(&octets).unwrap() else { panic!("relayed") };
+        assert_eq!((outer.hop_count, outer.link_address), (1, Ipv6Addr::UNSPECIFIED));
+        let Packet::Relay(inner) = Packet::parse(outer.relayed().unwrap()).unwrap() else {
+            panic!("relayed twice")
+        };
+        assert_eq!(inner.hop_count, 0);
+        assert_eq!(inner.link_address, "2001:db8:2::1".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(inner.peer_address, identity.link_local());
+        assert_eq!(inner.options.first(OptionCode::INTERFACE_ID), Some(&b"port-4711/x"[..]));
+    }
+
+    #[test]
+    fn numbers_in_decimal() {
+        let mut digits = [0; 10];
+        assert_eq!(decimal(0, &mut digits), b"0");
+        assert_eq!(decimal(u32::MAX, &mut digits), b"4294967295");
+        let id = InterfaceId::new("eth0");
+        assert!(id.matches(b"eth0", ClientIndex(1)) && !id.matches(b"eth01", ClientIndex(1)));
+    }
+}

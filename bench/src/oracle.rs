@@ -1,0 +1,479 @@
+//! Judges one reply: is it what a server may answer to what was asked?
+//!
+//! The oracle knows the message that was sent and nothing of the past; what has been granted to
+//! whom is the [`ledger`](crate::ledger)'s matter.
+
+use std::net::Ipv6Addr;
+
+use gemel_wire::{
+    INFINITY, Ia, IaAddr, IaId, IaPrefix, Message, MessageType, OptionCode, Options, Status,
+    StatusCode,
+};
+
+use crate::{
+    client::Identity,
+    stats::{Counter, named},
+};
+
+named! {
+    /// What a server must not do. One of these makes the run a failure.
+    Violation {
+        /// It cannot be read.
+        Malformed = "malformed",
+        /// The relay envelopes do not carry back what was sent in them (RFC 8415 19.3).
+        RelayMismatch = "relay_mismatch",
+        /// No request has this transaction id.
+        UnknownTransaction = "unknown_transaction",
+        /// A type of message that does not answer the request (RFC 8415 18.3).
+        WrongMessageType = "wrong_message_type",
+        /// No Client Identifier (RFC 8415 16.3, 16.10).
+        ClientIdMissing = "client_id_missing",
+        /// Another client's identifier.
+        ClientIdMismatch = "client_id_mismatch",
+        /// No Server Identifier, or not a DUID (RFC 8415 16.3, 16.10).
+        ServerIdMissing = "server_id_missing",
+        /// A REPLY from another server than the one that was asked by name.
+        ServerIdMismatch = "server_id_mismatch",
+        /// An IA that was asked for is not in the answer.
+        IaMissing = "ia_missing",
+        /// An IA that was not asked for.
+        IaUnexpected = "ia_unexpected",
+        /// Success, but neither a lease nor a status in the IA.
+        LeaseMissing = "lease_missing",
+        /// The preferred lifetime exceeds the valid one (RFC 8415 21.6, 21.22).
+        PreferredOverValid = "preferred_over_valid",
+        /// T1 exceeds T2 (RFC 8415 21.4, 21.21).
+        T1OverT2 = "t1_over_t2",
+        /// T2 lies behind the end of the lease, so REBIND would come too late.
+        T2OverValid = "t2_over_valid",
+        /// An address that no client can use: multicast, unspecified, loopback or link-local.
+        AddressUnusable = "address_unusable",
+        /// A subnet-router anycast address or reserved interface identifier (RFC 4291 2.6.1, 5453).
+        AddressReserved = "address_reserved",
+        /// Bits of the prefix are set behind its length, or the length is 0.
+        PrefixMisaligned = "prefix_misaligned",
+        /// The lease belongs to another client, whose lease is still valid.
+        Duplicate = "duplicate",
+        /// The client was given another lease although the old one is still valid.
+        Renumbered = "renumbered",
+        /// NoBinding for a lease that is still valid.
+        BindingForgotten = "binding_forgotten",
+    }
+}
+
+/// What was asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// SOLICIT, REQUEST or RENEW.
+    pub msg_type: MessageType,
+    /// The client.
+    pub identity: &'a Identity,
+    /// The server that was named.
+    pub server_id: Option<&'a [u8]>,
+    /// The message had an IA_NA.
+    pub na: bool,
+    /// The message had an IA_PD.
+    pub pd: bool,
+    /// The message had Rapid Commit.
+    pub rapid_commit: bool,
+}
+
+/// A lease in a reply; lifetimes in seconds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Grant {
+    /// The address or prefix.
+    pub address: Ipv6Addr,
+    /// Length of the prefix, 128 for an address.
+    pub prefix_len: u8,
+    /// Preferred lifetime.
+    pub preferred: u32,
+    /// Valid lifetime.
+    pub valid: u32,
+}
+
+/// What a reply says of one IA.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IaAnswer {
+    /// It was not asked for.
+    NotAsked,
+    /// A lease.
+    Granted(Grant),
+    /// A status code other than Success.
+    Refused(StatusCode),
+}
+
+impl IaAnswer {
+    /// The lease, if there is one.
+    #[must_use]
+    pub fn grant(&self) -> Option<Grant> {
+        match self {
+            Self::Granted(grant) => Some(*grant),
+            _ => None,
+        }
+    }
+
+    /// The status code, if it was refused.
+    #[must_use]
+    pub fn refusal(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused(status) => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// A valid reply.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Answer<'a> {
+    /// ADVERTISE or REPLY.
+    pub msg_type: MessageType,
+    /// The server's DUID.
+    pub server_id: &'a [u8],
+    /// The IA_NA.
+    pub na: IaAnswer,
+    /// The IA_PD.
+    pub pd: IaAnswer,
+}
+
+impl Answer<'_> {
+    /// The first refusal.
+    #[must_use]
+    pub fn refusal(&self) -> Option<StatusCode> {
+        self.na.refusal().or_else(|| self.pd.refusal())
+    }
+}
+
+/// The counter of a refusal.
+#[must_use]
+pub fn refusal_counter(status: StatusCode) -> Counter {
+    match status {
+        StatusCode::NO_ADDRS_AVAIL => Counter::RefusedNoAddrsAvail,
+        StatusCode::NO_PREFIX_AVAIL => Counter::RefusedNoPrefixAvail,
+        StatusCode::NO_BINDING => Counter::RefusedNoBinding,
+        StatusCode::NOT_ON_LINK => Counter::RefusedNotOnLink,
+        _ => Counter::RefusedOther,
+    }
+}
+
+/// Judges a reply whose transaction id has been found to belong to `asked`.
+///
+/// # Errors
+/// The first violation that is found.
+pub fn judge<'a>(message: &Message<'a>, asked: &Asked<'_>) -> Result<Answer<'a>, Violation> {
+    let fits = match message.msg_type {
+        MessageType::ADVERTISE => asked.msg_type == MessageType::SOLICIT,
+        MessageType::REPLY if asked.msg_type == MessageType::SOLICIT => {
+            // RFC 8415 18.2.1: a REPLY to SOLICIT only counts with Rapid Commit on both sides.
+            asked.rapid_commit && message.options.first(OptionCode::RAPID_COMMIT).is_some()
+        }
+        MessageType::REPLY => true,
+        _ => false,
+    };
+    if !fits {
+        return Err(Violation::WrongMessageType);
+    }
+    let client = message.options.first(OptionCode::CLIENT_ID).ok_or(Violation::ClientIdMissing)?;
+    if client != asked.identity.duid {
+        return Err(Violation::ClientIdMismatch);
+    }
+    let server_id = message.options.first(OptionCode::SERVER_ID).unwrap_or_default();
+    if gemel_wire::Duid::check(server_id).is_err() {
+        return Err(Violation::ServerIdMissing);
+    }
+    if asked.server_id.is_some_and(|named| named != server_id) {
+        return Err(Violation::ServerIdMismatch);
+    }
+    let overall = Status::of(&message.options);
+    let answer =
+        |wanted, code, iaid, read| judge_ia(&message.options, overall, wanted, code, iaid, read);
+    Ok(Answer {
+        msg_type: message.msg_type,
+        server_id,
+        na: answer(asked.na, OptionCode::IA_NA, asked.identity.iaid_na, read_address)?,
+        pd: answer(asked.pd, OptionCode::IA_PD, asked.identity.iaid_pd, read_prefix)?,
+    })
+}
+
+type ReadLease = fn(&Options<'_>) -> Result<Option<Grant>, Violation>;
+
+fn judge_ia(
+    options: &Options<'_>,
+    overall: StatusCode,
+    wanted: bool,
+    code: OptionCode,
+    iaid: IaId,
+    read: ReadLease,
+) -> Result<IaAnswer, Violation> {
+    let mut found = None;
+    for body in options.all(code) {
+        let ia = Ia::parse(body).map_err(|_| Violation::Malformed)?;
+        if !wanted || ia.iaid != iaid || found.replace(ia).is_some() {
+            return Err(Violation::IaUnexpected);
+        }
+    }
+    let Some(ia) = found.filter(|_| wanted) else {
+        // A status that stands for the whole message may stand alone (RFC 8415 18.3.9, 18.3.2).
+        return match (wanted, overall) {
+            (false, _) => Ok(IaAnswer::NotAsked),
+            (true, StatusCode::SUCCESS) => Err(Violation::IaMissing),
+            (true, status) => Ok(IaAnswer::Refused(status)),
+        };
+    };
+    let status = Status::of(&ia.options);
+    if status != StatusCode::SUCCESS {
+        return Ok(IaAnswer::Refused(status));
+    }
+    let Some(grant) = read(&ia.options)? else {
+        return match overall {
+            StatusCode::SUCCESS => Err(Violation::LeaseMissing),
+            status => Ok(IaAnswer::Refused(status)),
+        };
+    };
+    if grant.preferred > grant.valid {
+        return Err(Violation::PreferredOverValid);
+    }
+    if ia.t2 != 0 && ia.t1 > ia.t2 {
+        return Err(Violation::T1OverT2);
+    }
+    if grant.valid != INFINITY && (ia.t1 > grant.valid || ia.t2 > grant.valid) {
+        return Err(Violation::T2OverValid);
+    }
+    Ok(IaAnswer::Granted(grant))
+}
+
+/// The first address with a valid lifetime; one of zero takes a lease away and is no grant.
+fn read_address(options: &Options<'_>) -> Result<Option<Grant>, Violation> {
+    for body in options.all(OptionCode::IA_ADDR) {
+        let lease = IaAddr::parse(body).map_err(|_| Violation::Malformed)?;
+        if lease.valid == 0 || Status::of(&lease.options) != StatusCode::SUCCESS {
+            continue;
+        }
+        let address = lease.address;
+        if address.is_unspecified()
+            || address.is_multicast()
+            || address.is_loopback()
+            || address.is_unicast_link_local()
+        {
+            return Err(Violation::AddressUnusable);
+        }
+        let identifier = u128::from(address) & u128::from(u64::MAX);
+        if identifier == 0 || (0xfdff_ffff_ffff_ff80..=0xfdff_ffff_ffff_ffff).contains(&identifier)
+        {
+            return Err(Violation::AddressReserved);
+        }
+        let (preferred, valid) = (lease.preferred, lease.valid);
+        return Ok(Some(Grant { address, prefix_len: 128, preferred, valid }));
+    }
+    Ok(None)
+}
+
+/// The first prefix with a valid lifetime.
+fn read_prefix(options: &Options<'_>) -> Result<Option<Grant>, Violation> {
+    for body in options.all(OptionCode::IA_PREFIX) {
+        let lease = IaPrefix::parse(body).map_err(|_| Violation::Malformed)?;
+        if lease.valid == 0 || Status::of(&lease.options) != StatusCode::SUCCESS {
+            continue;
+        }
+        let host_bits = u128::MAX.checked_shr(u32::from(lease.prefix_len)).unwrap_or(0);
+        if lease.prefix_len == 0 || u128::from(lease.prefix) & host_bits != 0 {
+            return Err(Violation::PrefixMisaligned);
+        }
+        if lease.prefix.is_unspecified()
+            || lease.prefix.is_multicast()
+            || lease.prefix.is_unicast_link_local()
+        {
+            return Err(Violation::AddressUnusable);
+        }
+        let (preferred, valid) = (lease.preferred, lease.valid);
+        let prefix_len = lease.prefix_len;
+        return Ok(Some(Grant { address: lease.prefix, prefix_len, preferred, valid }));
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use gemel_wire::{Emitter, TransactionId};
+
+    use super::*;
+    use crate::client::{ClientIndex, Identities};
+
+    const SERVER: &[u8] = &[0, 3, 0, 1, 2, 0, 0, 0, 0, 1];
+
+    /// A reply in its parts, so that each test can spoil one.
+    struct Parts {
+        msg_type: MessageType,
+        client: Option<Vec<u8>>,
+        server: Option<Vec<u8>>,
+        na: Option<(u32, u32, u32, Ipv6Addr, u32, u32)>,
+        na_status: Option<StatusCode>,
+        pd: Option<(u32, Ipv6Addr, u8)>,
+        rapid: bool,
+        overall: Option<StatusCode>,
+    }
+
+    fn identity() -> Identity {
+        Identities::new(1).identity(ClientIndex(0))
+    }
+
+    fn good() -> Parts {
+        let identity = identity();
+        Parts {
+            msg_type: MessageType::REPLY,
+            client: Some(identity.duid.to_vec()),
+            server: Some(SERVER.to_vec()),
+            na: Some((identity.iaid_na.0, 50, 80, "2001:db8::5".parse().unwrap(), 100, 200)),
+            na_status: None,
+            pd: Some((identity.iaid_pd.0, "2001:db8:1:100::".parse().unwrap(), 56)),
+            rapid: false,
+            overall: None,
+        }
+    }
+
+    fn emit(parts: &Parts) -> Vec<u8> {
+        let mut buffer = [0; 600];
+        let mut out = Emitter::new(&mut buffer);
+        out.message(parts.msg_type, TransactionId([0; 3]));
+        if let Some(client) = &parts.client {
+            out.option(OptionCode::CLIENT_ID, client);
+        }
+        if let Some(server) = &parts.server {
+            out.option(OptionCode::SERVER_ID, server);
+        }
+        if parts.rapid {
+            out.option(OptionCode::RAPID_COMMIT, &[]);
+        }
+        if let Some(status) = parts.overall {
+            out.status(status, "");
+        }
+        if let Some((iaid, t1, t2, address, preferred, valid)) = parts.na {
+            let mark = out.begin_ia(OptionCode::IA_NA, IaId(iaid), t1, t2);
+            match parts.na_status {
+                Some(status) => out.status(status, "no"),
+                None => out.ia_addr(address, preferred, valid),
+            }
+            out.end(mark);
+        }
+        if let Some((iaid, prefix, len)) = parts.pd {
+            let mark = out.begin_ia(OptionCode::IA_PD, IaId(iaid), 50, 80);
+            out.ia_prefix(prefix, len, 100, 200);
+            out.end(mark);
+        }
+        let len = out.finish().unwrap();
+        buffer[..len].to_vec()
+    }
+
+    fn verdict(parts: &Parts, asked: &Asked<'_>) -> Result<(IaAnswer, IaAnswer), Violation> {
+        let octets = emit(parts);
+        let message = Message::parse(&octets).unwrap();
+        judge(&message, asked).map(|answer| (answer.na, answer.pd))
+    }
+
+    fn request(identity: &Identity) -> Asked<'_> {
+        Asked {
+            msg_type: MessageType::REQUEST,
+            identity,
+            server_id: Some(SERVER),
+            na: true,
+            pd: true,
+            rapid_commit: false,
+        }
+    }
+
+    #[test]
+    fn a_good_reply_passes() {
+        let identity = identity();
+        let (na, pd) = verdict(&good(), &request(&identity)).unwrap();
+        assert_eq!(na.grant().unwrap().address, "2001:db8::5".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(pd.grant().unwrap().prefix_len, 56);
+    }
+
+    #[test]
+    fn every_violation_of_a_single_reply_is_found() {
+        let identity = identity();
+        let iaid = identity.iaid_na.0;
+        let with_na = |t1, t2, address: &str, preferred, valid| Parts {
+            na: Some((iaid, t1, t2, address.parse().unwrap(), preferred, valid)),
+            ..good()
+        };
+        let with_pd = |prefix: &str, len| Parts {
+            pd: Some((identity.iaid_pd.0, prefix.parse().unwrap(), len)),
+            ..good()
+        };
+        let mut other_client = identity.duid.to_vec();
+        other_client[13] ^= 1;
+        let cases = [
+            (Violation::WrongMessageType, Parts { msg_type: MessageType::ADVERTISE, ..good() }),
+            (Violation::WrongMessageType, Parts { msg_type: MessageType::RENEW, ..good() }),
+            (Violation::ClientIdMissing, Parts { client: None, ..good() }),
+            (Violation::ClientIdMismatch, Parts { client: Some(other_client), ..good() }),
+            (Violation::ServerIdMissing, Parts { server: None, ..good() }),
+            (Violation::ServerIdMissing, Parts { server: Some(vec![0]), ..good() }),
+            (Violation::ServerIdMismatch, Parts { server: Some(vec![0, 3, 9]), ..good() }),
+            (Violation::IaMissing, Parts { na: None, ..good() }),
+            (Violation::IaUnexpected, {
+                let address = "2001:db8::5".parse().unwrap();
+                Parts { na: Some((iaid ^ 1, 50, 80, address, 100, 200)), ..good() }
+            }),
+            (Violation::LeaseMissing, with_na(50, 80, "2001:db8::5", 0, 0)),
+            (Violation::PreferredOverValid, with_na(50, 80, "2001:db8::5", 201, 200)),
+            (Violation::T1OverT2, with_na(81, 80, "2001:db8::5", 100, 200)),
+            (Violation::T2OverValid, with_na(50, 201, "2001:db8::5", 100, 200)),
+            (Violation::AddressUnusable, with_na(50, 80, "fe80::5", 100, 200)),
+            (Violation::AddressUnusable, with_na(50, 80, "ff02::5", 100, 200)),
+            (Violation::AddressReserved, with_na(50, 80, "2001:db8::", 100, 200)),
+            (Violation::AddressReserved, with_na(50, 80, "2001:db8::fdff:ffff:ffff:ffff", 1, 200)),
+            (Violation::PrefixMisaligned, with_pd("2001:db8:1:180::", 56)),
+            (Violation::PrefixMisaligned, with_pd("2001:db8:1:100::", 0)),
+            (Violation::AddressUnusable, with_pd("ff00::", 56)),
+        ];
+        for (number, (expected, parts)) in cases.into_iter().enumerate() {
+            assert_eq!(verdict(&parts, &request(&identity)), Err(expected), "case {number}");
+        }
+        let only_na = Asked { pd: false, ..request(&identity) };
+        assert_eq!(verdict(&good(), &only_na), Err(Violation::IaUnexpected), "unasked IA_PD");
+    }
+
+    #[test]
+    fn t1_of_zero_or_infinity_is_fine() {
+        let identity = identity();
+        let address = "2001:db8::5".parse().unwrap();
+        for na in [
+            (identity.iaid_na.0, 0, 0, address, 100, 200),
+            (identity.iaid_na.0, u32::MAX, u32::MAX, address, u32::MAX, u32::MAX),
+        ] {
+            assert!(verdict(&Parts { na: Some(na), ..good() }, &request(&identity)).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_status_is_a_refusal_not_a_violation() {
+        let identity = identity();
+        let parts = Parts { na_status: Some(StatusCode::NO_ADDRS_AVAIL), ..good() };
+        let (na, pd) = verdict(&parts, &request(&identity)).unwrap();
+        assert_eq!(na.refusal(), Some(StatusCode::NO_ADDRS_AVAIL));
+        assert!(pd.grant().is_some());
+        let overall = Some(StatusCode::NOT_ON_LINK);
+        let parts = Parts { na: None, pd: None, overall, ..good() };
+        let (na, pd) = verdict(&parts, &request(&identity)).unwrap();
+        assert_eq!((na.refusal(), pd.refusal()), (overall, overall));
+    }
+
+    #[test]
+    fn rapid_commit_must_be_on_both_sides() {
+        let identity = identity();
+        let solicit = Asked {
+            msg_type: MessageType::SOLICIT,
+            server_id: None,
+            rapid_commit: true,
+            ..request(&identity)
+        };
+        let rapid = Parts { rapid: true, ..good() };
+        assert!(verdict(&rapid, &solicit).is_ok());
+        assert_eq!(verdict(&good(), &solicit), Err(Violation::WrongMessageType));
+        let without = Asked { rapid_commit: false, ..solicit };
+        assert_eq!(verdict(&rapid, &without), Err(Violation::WrongMessageType));
+        let advertise = Parts { msg_type: MessageType::ADVERTISE, ..good() };
+        assert!(verdict(&advertise, &solicit).is_ok());
+    }
+}

@@ -1,0 +1,154 @@
+//! Ports: what carries datagrams to the server and back.
+
+use std::{io, net::Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+mod memory;
+mod socket;
+mod xdp;
+
+pub use memory::{Answer, MemoryPort};
+pub use socket::SocketPort;
+pub use xdp::XdpPort;
+
+/// Datagrams handled between two looks at the clock.
+pub const BATCH: usize = 64;
+
+/// Sends and receives datagrams without blocking.
+pub trait Port {
+    /// Hands received datagrams to `take`, at most [`BATCH`]; returns how many frames came in that
+    /// are no datagrams for this generator.
+    ///
+    /// # Errors
+    /// If the port is broken, not if nothing is there.
+    fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> io::Result<u64>;
+
+    /// Offers a buffer to `fill`, which writes a datagram and returns its length, or `None` to send
+    /// nothing after all. False if there is no room to send; `fill` is then not called.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    fn send(&mut self, fill: &mut impl FnMut(&mut [u8]) -> Option<usize>) -> io::Result<bool>;
+
+    /// Lets go what has been queued.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// What the port turned out to be.
+    fn info(&self) -> PortInfo;
+}
+
+/// What a port turned out to be, for the report.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct PortInfo {
+    /// `xdp-native-copy`, `xdp-native-zerocopy`, `xdp-generic-copy`, `socket` or `memory`.
+    pub mode: String,
+    /// Why it is not a better one, if that was tried.
+    pub fallback_reason: Option<String>,
+    /// What the kernel dropped on the way in because this program was too slow.
+    pub receive_drops: u64,
+    /// Remarks for people.
+    pub notes: Vec<String>,
+}
+
+/// Which port to use.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// AF_XDP if it can be had, else UDP sockets.
+    Auto,
+    /// AF_XDP, with the XDP program in the driver or, failing that, in the kernel's stack.
+    Xdp,
+    /// AF_XDP with the XDP program in the kernel's stack.
+    XdpGeneric,
+    /// UDP sockets.
+    Socket,
+}
+
+/// Where a port sends to and from.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Interface.
+    pub interface: crate::os::Interface,
+    /// Queue of the interface (AF_XDP).
+    pub queue: u32,
+    /// The generator's address: link-local for clients, usually global for a relay agent.
+    pub source: Ipv6Addr,
+    /// 546 for clients, 547 for a relay agent.
+    pub source_port: u16,
+    /// The server, or a multicast group.
+    pub server: Ipv6Addr,
+    /// The server's MAC, or that of the router to it; needed for AF_XDP to a unicast address.
+    pub server_mac: Option<[u8; 6]>,
+}
+
+/// Why there is no port.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// AF_XDP socket or its memory.
+    #[error("AF_XDP on {interface}: {source}")]
+    Xdp {
+        /// Interface.
+        interface: String,
+        /// What went wrong.
+        source: af_xdp::Error,
+    },
+    /// XDP program.
+    #[error("XDP program on {interface}: {source}")]
+    Program {
+        /// Interface.
+        interface: String,
+        /// What went wrong.
+        source: gemel_ebpf::Error,
+    },
+    /// The server's MAC is not known.
+    #[error(
+        "the MAC of {0} is not known: give --server-mac, or ping it first so that the kernel's \
+         neighbour table knows it"
+    )]
+    NoServerMac(Ipv6Addr),
+    /// UDP socket.
+    #[error("UDP socket: {call} {address}: {source}")]
+    Socket {
+        /// What was tried.
+        call: &'static str,
+        /// The address it was tried with.
+        address: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Any of the real ports.
+#[derive(Debug)]
+pub enum AnyPort {
+    /// AF_XDP.
+    Xdp(Box<XdpPort>),
+    /// UDP socket.
+    Socket(Box<SocketPort>),
+}
+
+impl AnyPort {
+    /// Opens a port of the wanted mode.
+    ///
+    /// # Errors
+    /// See [`PortError`]; with [`Mode::Auto`] only if the socket cannot be had either.
+    pub fn open(mode: Mode, endpoint: &Endpoint) -> Result<Self, PortError> {
+        let xdp = |mode| XdpPort::open(endpoint, mode).map(Box::new).map(Self::Xdp);
+        match mode {
+            Mode::Socket => Ok(Self::Socket(Box::new(SocketPort::open(endpoint, None)?))),
+            Mode::Xdp => xdp(gemel_ebpf::XdpMode::Auto),
+            Mode::XdpGeneric => xdp(gemel_ebpf::XdpMode::Generic),
+            Mode::Auto => match xdp(gemel_ebpf::XdpMode::Auto) {
+                Ok(port) => Ok(port),
+                Err(error) => {
+                    let reason = Some(error.to_string());
+                    Ok(Self::Socket(Box::new(SocketPort::open(endpoint, reason)?)))
+                }
+            },
+        }
+    }
+}

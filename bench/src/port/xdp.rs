@@ -1,0 +1,171 @@
+//! AF_XDP: whole frames through rings shared with the kernel.
+
+use std::io;
+
+use af_xdp::{Frame, Socket, SocketConfig, Umem, UmemConfig};
+use gemel_ebpf::{Attachment, Capture, XdpClient, XdpMode};
+
+use super::{BATCH, Endpoint, Port, PortError, PortInfo};
+use crate::{
+    frame::{End, HEADERS_LEN, Headers, multicast_mac, parse},
+    os,
+};
+
+/// One queue of an interface.
+#[derive(Debug)]
+pub struct XdpPort {
+    // Declared first, dropped first: the program goes before the socket that it redirects to.
+    program: XdpClient,
+    socket: Socket,
+    attachment: Attachment,
+    headers: Headers,
+    source_port: u16,
+    received: Vec<Frame>,
+    queued: bool,
+    notes: Vec<String>,
+}
+
+impl XdpPort {
+    /// Loads the XDP program, attaches it and binds a socket to the queue. All of it is undone when
+    /// the port is dropped, and when the process dies.
+    ///
+    /// # Errors
+    /// See [`PortError`].
+    pub fn open(endpoint: &Endpoint, mode: XdpMode) -> Result<Self, PortError> {
+        let interface = &endpoint.interface;
+        let xdp = |source| PortError::Xdp { interface: interface.name.clone(), source };
+        let program_error =
+            |source| PortError::Program { interface: interface.name.clone(), source };
+        let server_mac = if endpoint.server.is_multicast() {
+            multicast_mac(endpoint.server)
+        } else {
+            endpoint
+                .server_mac
+                .or_else(|| os::neighbour(&interface.name, endpoint.server))
+                .ok_or(PortError::NoServerMac(endpoint.server))?
+        };
+        let headers = Headers::new(
+            &End { mac: interface.mac, address: endpoint.source, port: endpoint.source_port },
+            &End { mac: server_mac, address: endpoint.server, port: gemel_wire::SERVER_PORT },
+        );
+        let capture = Capture { ports: [endpoint.source_port, 0], any_address: false };
+        let mut program = XdpClient::load(capture).map_err(program_error)?;
+        program.set_own_addresses(&[endpoint.source]).map_err(program_error)?;
+        let attachment = program.attach(interface.index, mode).map_err(program_error)?;
+        let umem = Umem::new(UmemConfig::default()).map_err(xdp)?;
+        let socket =
+            Socket::bind(umem, &SocketConfig::new(interface.index, endpoint.queue)).map_err(xdp)?;
+        program.set_socket(endpoint.queue, &socket).map_err(program_error)?;
+        let mut notes = Vec::new();
+        let queues = os::receive_queues(&interface.name);
+        if queues > 1 {
+            notes.push(format!(
+                "{} has {queues} receive queues and only queue {} is listened to: answers on \
+                 the others count as lost (`ethtool -L {} combined 1`)",
+                interface.name, endpoint.queue, interface.name
+            ));
+        }
+        Ok(Self {
+            program,
+            socket,
+            attachment,
+            headers,
+            source_port: endpoint.source_port,
+            received: Vec::with_capacity(BATCH),
+            queued: false,
+            notes,
+        })
+    }
+}
+
+impl Port for XdpPort {
+    fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> io::Result<u64> {
+        if self.socket.receive(&mut self.received) == 0 {
+            return Ok(0);
+        }
+        let mut foreign = 0;
+        for frame in self.received.drain(..) {
+            match parse(self.socket.data(&frame)) {
+                Some(datagram) if datagram.destination_port == self.source_port => {
+                    take(datagram.payload);
+                }
+                _ => foreign += 1,
+            }
+            self.socket.free(frame);
+        }
+        self.socket.refill();
+        Ok(foreign)
+    }
+
+    fn send(&mut self, fill: &mut impl FnMut(&mut [u8]) -> Option<usize>) -> io::Result<bool> {
+        let Some(mut frame) = self.socket.allocate() else {
+            self.socket.reclaim();
+            return Ok(false);
+        };
+        // Not to be filled before it is certain that it can be sent: the ring has as many places
+        // as there are frames kept for sending.
+        if self.socket.pending_tx() >= RING_PLACES {
+            self.socket.free(frame);
+            self.socket.reclaim();
+            return Ok(false);
+        }
+        let offset = frame.offset();
+        let len = {
+            let buffer = &mut self.socket.buffer_mut(&mut frame)[offset..];
+            let room = buffer.len().min(FRAME_LEN_MAX);
+            let buffer = &mut buffer[..room];
+            fill(&mut buffer[HEADERS_LEN..]).and_then(|len| self.headers.complete(buffer, len))
+        };
+        if len.is_none_or(|len| frame.set_range(offset, len).is_err()) {
+            self.socket.free(frame);
+            return Ok(true);
+        }
+        if let Err(frame) = self.socket.transmit(frame) {
+            self.socket.free(frame);
+            return Err(io::Error::other("the TX ring is full although it has room"));
+        }
+        self.queued = true;
+        Ok(true)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Also without anything new: the kernel may have left a part of the last batch.
+        if self.queued || self.socket.pending_tx() > 0 {
+            self.socket.flush()?;
+            self.socket.reclaim();
+            self.queued = false;
+        }
+        Ok(())
+    }
+
+    fn info(&self) -> PortInfo {
+        let program = match self.attachment.mode {
+            XdpMode::Generic => "generic",
+            _ => "native",
+        };
+        let copy = if self.socket.is_zero_copy() { "zerocopy" } else { "copy" };
+        let statistics = self.socket.statistics().unwrap_or_default();
+        let mut notes = self.notes.clone();
+        let counters = self.socket.counters();
+        notes.push(format!(
+            "AF_XDP: {} frames received, {} sent with {} system calls",
+            counters.rx_frames, counters.tx_frames, counters.tx_wakeups
+        ));
+        if let Ok(counters) = self.program.counters() {
+            notes.push(format!("XDP program: {counters:?}"));
+        }
+        PortInfo {
+            mode: format!("xdp-{program}-{copy}"),
+            fallback_reason: self.attachment.native_error.as_ref().map(ToString::to_string),
+            receive_drops: statistics.rx_dropped
+                + statistics.rx_ring_full
+                + statistics.fill_ring_empty,
+            notes,
+        }
+    }
+}
+
+/// Places of the TX ring of the usual configuration.
+const RING_PLACES: u64 = 2048;
+/// An Ethernet frame of the usual size.
+const FRAME_LEN_MAX: usize = 1514;

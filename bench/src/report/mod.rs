@@ -1,0 +1,537 @@
+//! Figures of a run: the summary, and the forms in which it is shown.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    client::ClientIndex,
+    engine::World,
+    generator::Span,
+    ledger::hex,
+    machine::Environment,
+    number::{float, micros, ratio, seconds},
+    oracle::Violation,
+    port::PortInfo,
+    schedule::Pace,
+    stats::{Counter, Interval, Pair, Stats},
+};
+
+mod html;
+mod terminal;
+
+pub use html::page;
+pub use terminal::{Live, text};
+
+/// How the run was set up, as far as it bears on the figures.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Setup {
+    /// The command line.
+    pub command: Vec<String>,
+    /// Exchanges per second, if the loop was open.
+    pub rate: Option<f64>,
+    /// Outstanding exchanges, if the loop was closed.
+    pub window: Option<u32>,
+    /// Length of the run, seconds.
+    pub seconds: f64,
+    /// Number of clients.
+    pub clients: u32,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// `na`, `pd` or `both`.
+    pub ia: String,
+    /// Rapid Commit was asked for.
+    pub rapid_commit: bool,
+    /// Share of renewals among the exchanges of clients with a lease.
+    pub renew_share: f64,
+    /// Number of relay agents in between.
+    pub relay_depth: u8,
+    /// Their link-addresses.
+    pub link_addresses: Vec<String>,
+    /// How long an answer is waited for, milliseconds.
+    pub timeout_ms: u64,
+    /// Interface.
+    pub interface: String,
+    /// Address to which messages are sent.
+    pub server: String,
+    /// Core to which the generator was bound.
+    pub core: Option<u32>,
+    /// The run is invalid when the 99th percentile of the generator's lag exceeds this.
+    pub lag_limit_us: f64,
+}
+
+/// Percentiles of times, in microseconds.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Percentiles {
+    /// Number of times.
+    pub count: u64,
+    /// Mean.
+    pub mean_us: f64,
+    /// Median.
+    pub p50_us: f64,
+    /// 90th percentile.
+    pub p90_us: f64,
+    /// 99th percentile.
+    pub p99_us: f64,
+    /// 99.9th percentile.
+    pub p999_us: f64,
+    /// Longest.
+    pub max_us: f64,
+}
+
+impl Percentiles {
+    /// Of a histogram in ns.
+    #[must_use]
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        let at = |q: f64| micros(histogram.value_at_quantile(q));
+        Self {
+            count: histogram.len(),
+            mean_us: (histogram.mean() / 10.0).round() / 100.0,
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: micros(histogram.max()),
+        }
+    }
+}
+
+/// Times of a pair of messages.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct PairReport {
+    /// Messages that were answered, from the moment they were due.
+    pub answered: Percentiles,
+    /// The same with unanswered messages as time-outs.
+    pub with_losses: Percentiles,
+}
+
+/// A server that answered.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ServerReport {
+    /// DUID in hexadecimal.
+    pub duid: String,
+    /// Valid ADVERTISE.
+    pub advertises: u64,
+    /// Valid REPLY.
+    pub replies: u64,
+}
+
+/// A violation in words.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ViolationReport {
+    /// Name of the rule.
+    pub kind: String,
+    /// Seconds from the start of the run.
+    pub at_s: f64,
+    /// Number of the client, if known.
+    pub client: Option<u32>,
+    /// What happened.
+    pub detail: String,
+}
+
+/// All figures of a run.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Summary {
+    /// Version of the tool.
+    pub version: String,
+    /// Start of the run, seconds since 1970.
+    pub started_at: u64,
+    /// How it was set up.
+    pub setup: Setup,
+    /// Where it took place.
+    pub environment: Environment,
+    /// How packets went, as in [`PortInfo::mode`].
+    pub mode: String,
+    /// More of that.
+    pub port: PortInfo,
+    /// The server broke no rule.
+    pub passed: bool,
+    /// The generator was not the bottleneck.
+    pub valid: bool,
+    /// Why the figures are not valid.
+    pub invalid_reasons: Vec<String>,
+    /// A signal ended the run early.
+    pub interrupted: bool,
+    /// How long exchanges were started, seconds.
+    pub duration_s: f64,
+    /// How long the last answers were waited for, seconds.
+    pub drain_s: f64,
+    /// Exchanges begun per second.
+    pub started_per_s: f64,
+    /// Exchanges completed.
+    pub exchanges: u64,
+    /// Exchanges completed per second, while new ones were started.
+    pub exchanges_per_s: f64,
+    /// SOLICIT without an answer.
+    pub lost_advertises: u64,
+    /// REQUEST or RENEW without an answer.
+    pub lost_replies: u64,
+    /// Share of the exchanges begun that were not answered, refused or invalid.
+    pub loss: f64,
+    /// Leases on record.
+    pub bindings_granted: usize,
+    /// All counters by name.
+    pub counters: BTreeMap<String, u64>,
+    /// Violations by kind; only those that occurred.
+    pub violations: BTreeMap<String, u64>,
+    /// The first violations in words.
+    pub violations_described: Vec<ViolationReport>,
+    /// Times by pair; only pairs that occurred.
+    pub pairs: BTreeMap<String, PairReport>,
+    /// How late the generator sent.
+    pub lag: Percentiles,
+    /// The servers that answered.
+    pub servers: Vec<ServerReport>,
+    /// The seconds of the run.
+    pub series: Vec<Interval>,
+}
+
+/// What a summary is made from.
+#[derive(Debug)]
+pub struct Measured<'a> {
+    /// How it was set up.
+    pub setup: Setup,
+    /// Where.
+    pub environment: Environment,
+    /// Counts and times.
+    pub stats: &'a Stats,
+    /// Grants and violations.
+    pub world: &'a World,
+    /// When.
+    pub span: Span,
+    /// Start in seconds since 1970.
+    pub started_at: u64,
+    /// By which port.
+    pub port: PortInfo,
+}
+
+impl Summary {
+    /// Works out the figures.
+    #[must_use]
+    pub fn new(measured: Measured<'_>) -> Self {
+        let Measured { setup, environment, stats, world, span, started_at, port } = measured;
+        let duration_s = seconds(span.sent.saturating_sub(span.begin));
+        let per_second = |counter| {
+            if duration_s > 0.0 { float(stats.get(counter)) / duration_s } else { 0.0 }
+        };
+        let started_per_s = per_second(Counter::Started);
+        let lag = Percentiles::of(&stats.lag);
+        let invalid_reasons = invalid_reasons(&setup, stats, started_per_s, &lag, &port);
+        let violations: BTreeMap<_, _> = Violation::ALL
+            .iter()
+            .map(|kind| (kind.as_str().to_owned(), world.violations(*kind)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at,
+            environment,
+            mode: port.mode.clone(),
+            port,
+            passed: violations.is_empty(),
+            valid: invalid_reasons.is_empty(),
+            invalid_reasons,
+            interrupted: span.interrupted,
+            duration_s,
+            drain_s: seconds(span.end.saturating_sub(span.sent)),
+            started_per_s,
+            exchanges: stats.get(Counter::Completed),
+            exchanges_per_s: per_second(Counter::CompletedInTime),
+            lost_advertises: stats.get(Counter::LostAdvertise),
+            lost_replies: stats.get(Counter::LostReply) + stats.get(Counter::LostRenewReply),
+            loss: ratio(stats.lost() + stats.failed(), stats.get(Counter::Started)),
+            bindings_granted: world.ledger.len(),
+            counters: Counter::ALL
+                .iter()
+                .map(|counter| (counter.as_str().to_owned(), stats.get(*counter)))
+                .collect(),
+            violations,
+            violations_described: world
+                .described
+                .iter()
+                .map(|described| ViolationReport {
+                    kind: described.violation.as_str().into(),
+                    at_s: seconds(described.at.saturating_sub(span.begin)),
+                    client: described.client.map(|ClientIndex(client)| client),
+                    detail: described.detail.clone(),
+                })
+                .collect(),
+            pairs: Pair::ALL
+                .iter()
+                .map(|pair| {
+                    let times = stats.pair(*pair);
+                    let report = PairReport {
+                        answered: Percentiles::of(&times.answered),
+                        with_losses: Percentiles::of(&times.with_losses()),
+                    };
+                    (pair.as_str().to_owned(), report)
+                })
+                .filter(|(_, report)| report.with_losses.count > 0)
+                .collect(),
+            lag,
+            servers: world
+                .servers
+                .iter()
+                .map(|server| ServerReport {
+                    duid: hex(server.duid.as_bytes()),
+                    advertises: server.advertises,
+                    replies: server.replies,
+                })
+                .collect(),
+            series: stats.series.clone(),
+            setup,
+        }
+    }
+
+    /// Times of the whole exchange with losses as time-outs; of renewals if there was nothing else.
+    #[must_use]
+    pub fn overall(&self) -> Percentiles {
+        [Pair::Exchange, Pair::RenewReply]
+            .iter()
+            .find_map(|pair| self.pairs.get(pair.as_str()))
+            .map_or_else(Percentiles::default, |report| report.with_losses)
+    }
+}
+
+/// Why the generator may have been what was measured.
+fn invalid_reasons(
+    setup: &Setup,
+    stats: &Stats,
+    started_per_s: f64,
+    lag: &Percentiles,
+    port: &PortInfo,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(rate) = setup.rate {
+        // The first exchange is due at once, so a short run may be one ahead, never 1 % behind.
+        if started_per_s < 0.99 * rate {
+            reasons.push(format!(
+                "only {started_per_s:.0} of {rate:.0} exchanges per second were started"
+            ));
+        }
+        if lag.p99_us > setup.lag_limit_us {
+            reasons.push(format!(
+                "the generator was {:.0} us late at the 99th percentile (limit {:.0} us)",
+                lag.p99_us, setup.lag_limit_us
+            ));
+        }
+    }
+    for (counter, remedy) in [
+        (Counter::NoClient, "all clients were busy: more --clients"),
+        (Counter::NoSlot, "too many exchanges were outstanding: a shorter --timeout"),
+    ] {
+        let skipped = stats.get(counter);
+        if setup.rate.is_some() && skipped > 0 {
+            reasons.push(format!("{skipped} exchanges could not be started, {remedy}"));
+        }
+    }
+    if port.receive_drops > 0 {
+        let drops = port.receive_drops;
+        reasons.push(format!("{drops} answers were dropped because the generator was too slow"));
+    }
+    reasons
+}
+
+/// The pace as the setup has it.
+#[must_use]
+pub fn rate_and_window(pace: Pace) -> (Option<f64>, Option<u32>) {
+    match pace {
+        Pace::Rate(rate) => (Some(rate), None),
+        Pace::Window(window) => (None, Some(window)),
+    }
+}
+
+/// Writes `.hgrm` per pair, `summary.json` and `report.html` into a folder; returns the path of the
+/// page.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_all(folder: &Path, summary: &Summary, stats: &Stats) -> io::Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    for pair in Pair::ALL {
+        let times = stats.pair(*pair);
+        for (suffix, histogram) in [("", &times.answered), (".losses", &times.with_losses())] {
+            if !times.with_losses().is_empty() {
+                let path = folder.join(format!("{}{suffix}.hgrm", pair.as_str()));
+                write_hgrm(&mut BufWriter::new(fs::File::create(path)?), histogram)?;
+            }
+        }
+    }
+    let lag = fs::File::create(folder.join("lag.hgrm"))?;
+    write_hgrm(&mut BufWriter::new(lag), &stats.lag)?;
+    let json = serde_json::to_vec_pretty(summary).map_err(io::Error::other)?;
+    fs::write(folder.join("summary.json"), json)?;
+    let path = folder.join("report.html");
+    fs::write(&path, page(summary, stats))?;
+    Ok(path)
+}
+
+/// Writes a histogram as HdrHistogram's percentile text, in microseconds, as its plotters read it.
+///
+/// # Errors
+/// Of the writer.
+pub fn write_hgrm(out: &mut impl Write, histogram: &Histogram<u64>) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:>12} {:>17} {:>10} {:>17}\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    )?;
+    let mut total = 0;
+    for step in histogram.iter_quantiles(5) {
+        total += step.count_since_last_iteration();
+        let (value, q) = (micros(step.value_iterated_to()), step.quantile_iterated_to());
+        if q < 1.0 {
+            writeln!(out, "{value:12.3} {q:17.12} {total:10} {:17.2}", 1.0 / (1.0 - q))?;
+        } else {
+            writeln!(out, "{value:12.3} {q:17.12} {total:10} {:>17}", "inf")?;
+        }
+    }
+    let us = |ns: f64| ns / 1000.0;
+    writeln!(
+        out,
+        "#[Mean    = {:12.3}, StdDeviation   = {:12.3}]",
+        us(histogram.mean()),
+        us(histogram.stdev())
+    )?;
+    writeln!(
+        out,
+        "#[Max     = {:12.3}, Total count    = {:12}]",
+        micros(histogram.max()),
+        histogram.len()
+    )?;
+    writeln!(out, "#[Buckets = {:12}, SubBuckets     = {:12}]", histogram.buckets(), 2048)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::number::SECOND_NS;
+
+    pub(crate) fn sample() -> (Summary, Stats) {
+        let mut stats = Stats::new(0);
+        stats.count_many(Counter::Started, 1000);
+        stats.count_many(Counter::Completed, 998);
+        stats.count_many(Counter::CompletedInTime, 996);
+        stats.count_many(Counter::LostReply, 2);
+        for i in 0..998_u64 {
+            stats.answered(Pair::SolicitAdvertise, 20_000 + i * 10);
+            stats.answered(Pair::RequestReply, 90_000 + i * 100);
+            stats.answered(Pair::Exchange, 120_000 + i * 110);
+            stats.lag.saturating_record(900);
+        }
+        for _ in 0..2 {
+            stats.timed_out(Pair::RequestReply, SECOND_NS);
+            stats.timed_out(Pair::Exchange, SECOND_NS);
+        }
+        stats.tick(0, SECOND_NS, 4);
+        stats.tick(0, 2 * SECOND_NS, 0);
+        let setup = Setup {
+            command: vec!["gemel-bench".into(), "run".into(), "<&>".into()],
+            rate: Some(500.0),
+            window: None,
+            seconds: 2.0,
+            clients: 1000,
+            seed: 1,
+            ia: "both".into(),
+            rapid_commit: false,
+            renew_share: 0.0,
+            relay_depth: 0,
+            link_addresses: Vec::new(),
+            timeout_ms: 1000,
+            interface: "eth9".into(),
+            server: "ff02::1:2".into(),
+            core: Some(1),
+            lag_limit_us: 1000.0,
+        };
+        let summary = Summary::new(Measured {
+            setup,
+            environment: Environment::default(),
+            stats: &stats,
+            world: &World::new(1, 10, 2),
+            span: Span { begin: 0, sent: 2 * SECOND_NS, end: 3 * SECOND_NS, interrupted: false },
+            started_at: 0,
+            port: PortInfo { mode: "memory".into(), ..PortInfo::default() },
+        });
+        (summary, stats)
+    }
+
+    #[test]
+    fn the_summary_counts_what_was_measured() {
+        let (summary, _) = sample();
+        assert_eq!((summary.exchanges, summary.lost_replies), (998, 2));
+        assert!((summary.exchanges_per_s - 498.0).abs() < 1e-9);
+        assert!((summary.loss - 0.002).abs() < 1e-9);
+        assert!(summary.passed && summary.valid, "{:?}", summary.invalid_reasons);
+        let reply = summary.pairs["request_reply"];
+        assert!(reply.answered.max_us < 200.0 && reply.with_losses.max_us > 999_000.0);
+        assert!(reply.answered.p999_us < 200.0 && reply.with_losses.p999_us > 999_000.0);
+        assert!(!summary.pairs.contains_key("renew_reply"));
+        assert_eq!(summary.overall().count, 1000);
+    }
+
+    #[test]
+    fn a_slow_generator_makes_the_run_invalid() {
+        let (summary, mut stats) = sample();
+        let mut setup = summary.setup.clone();
+        setup.rate = Some(600.0);
+        let port = PortInfo::default();
+        let reasons = |setup: &Setup, stats: &Stats| {
+            invalid_reasons(setup, stats, 500.0, &Percentiles::of(&stats.lag), &port)
+        };
+        assert_eq!(reasons(&summary.setup, &stats), [""; 0]);
+        assert_eq!(reasons(&setup, &stats).len(), 1, "rate not reached");
+        for _ in 0..20 {
+            stats.lag.saturating_record(5_000_000);
+        }
+        stats.count(Counter::NoClient);
+        let reasons = reasons(&setup, &stats);
+        assert_eq!(reasons.len(), 3, "{reasons:?}");
+    }
+
+    #[test]
+    fn the_summary_survives_json() {
+        let (summary, _) = sample();
+        let json = serde_json::to_string(&summary).unwrap();
+        assert!(!json.contains('\n'));
+        assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
+    }
+
+    #[test]
+    fn percentile_text_is_what_plotters_read() {
+        let (_, stats) = sample();
+        let mut text = Vec::new();
+        write_hgrm(&mut text, &stats.pair(Pair::RequestReply).with_losses()).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .skip(2)
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert!(rows.len() > 20 && rows.iter().all(|row| row.len() == 4), "{text}");
+        assert_eq!(rows.last().unwrap()[2], "1000");
+        assert_eq!(rows.last().unwrap()[3], "inf");
+        assert!(text.contains("Total count    =         1000"));
+    }
+
+    #[test]
+    fn all_files_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (summary, stats) = sample();
+        let page = write_all(folder.path(), &summary, &stats).unwrap();
+        assert!(page.ends_with("report.html"));
+        for name in ["summary.json", "exchange.hgrm", "exchange.losses.hgrm", "lag.hgrm"] {
+            assert!(folder.path().join(name).is_file(), "{name}");
+        }
+        assert!(!folder.path().join("renew_reply.hgrm").exists());
+    }
+}

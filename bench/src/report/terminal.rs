@@ -1,0 +1,309 @@
+//! For people at a terminal.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+};
+
+use hdrhistogram::Histogram;
+
+use super::{Percentiles, Summary};
+use crate::{
+    number::{float, index, low32, micros, whole},
+    stats::{Counter, Interval, Pair, Stats},
+};
+
+/// The progress line: redrawn on a terminal, one line a second elsewhere.
+#[derive(Debug)]
+pub struct Live {
+    redraw: bool,
+    quiet: bool,
+}
+
+impl Live {
+    /// Writes to standard error, so that standard output keeps the report.
+    #[must_use]
+    pub fn new(quiet: bool) -> Self {
+        Self { redraw: io::stderr().is_terminal(), quiet }
+    }
+
+    /// Shows the last second. Errors of the terminal are no reason to end a run.
+    pub fn show(&self, interval: &Interval) {
+        if self.quiet {
+            return;
+        }
+        let line = line(interval);
+        let mut out = io::stderr().lock();
+        let _ = if self.redraw { write!(out, "\r\x1b[K{line}") } else { writeln!(out, "{line}") };
+        let _ = out.flush();
+    }
+
+    /// Ends the line that was redrawn.
+    pub fn done(&self) {
+        if self.redraw && !self.quiet {
+            eprintln!();
+        }
+    }
+}
+
+fn line(interval: &Interval) -> String {
+    let per_second = |count: u64| {
+        if interval.length_s > 0.0 { float(count) / interval.length_s } else { 0.0 }
+    };
+    format!(
+        "{:6.1} s  {:>9.0} started/s  {:>9.0} done/s  {:>6} lost  {:>6} failed  {:>7} open  \
+         p50 {:>9}  p99 {:>9}  max {:>9}",
+        interval.at_s,
+        per_second(interval.started),
+        per_second(interval.completed),
+        interval.lost,
+        interval.failed,
+        interval.outstanding,
+        time(interval.p50_us),
+        time(interval.p99_us),
+        time(interval.max_us),
+    )
+}
+
+/// A time with a unit that suits it.
+pub(super) fn time(us: f64) -> String {
+    if us < 1000.0 {
+        format!("{us:.1} us")
+    } else if us < 1_000_000.0 {
+        format!("{:.2} ms", us / 1e3)
+    } else {
+        format!("{:.2} s", us / 1e6)
+    }
+}
+
+/// A number with thousands set apart.
+pub(super) fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// The whole report as text.
+#[must_use]
+pub fn text(summary: &Summary, stats: &Stats) -> String {
+    let mut out = String::new();
+    // A String takes everything.
+    let _ = write_text(&mut out, summary, stats);
+    out
+}
+
+fn write_text(out: &mut String, summary: &Summary, stats: &Stats) -> std::fmt::Result {
+    let setup = &summary.setup;
+    let offered = match (setup.rate, setup.window) {
+        (Some(rate), _) => format!("{} exchanges/s offered", grouped(whole(rate))),
+        (_, Some(window)) => format!("{window} exchanges outstanding"),
+        _ => String::new(),
+    };
+    writeln!(
+        out,
+        "\nmode {}   {offered}   {} clients",
+        summary.mode,
+        grouped(setup.clients.into())
+    )?;
+    if let Some(reason) = &summary.port.fallback_reason {
+        writeln!(out, "  not a better mode because: {reason}")?;
+    }
+    for note in &summary.port.notes {
+        writeln!(out, "  {note}")?;
+    }
+    writeln!(
+        out,
+        "{} exchanges in {:.2} s: {} exchanges/s   lost {} ADVERTISE, {} REPLY   loss {:.4} %",
+        grouped(summary.exchanges),
+        summary.duration_s,
+        grouped(whole(summary.exchanges_per_s)),
+        summary.lost_advertises,
+        summary.lost_replies,
+        summary.loss * 100.0,
+    )?;
+    table(out, summary)?;
+    for pair in [Pair::SolicitAdvertise, Pair::RequestReply, Pair::SolicitReply, Pair::RenewReply] {
+        let times = &stats.pair(pair).answered;
+        if !times.is_empty() {
+            writeln!(out, "\n{}", pair.title())?;
+            histogram(out, times)?;
+        }
+    }
+    counters(out, summary)?;
+    verdict(out, summary)
+}
+
+fn table(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    writeln!(
+        out,
+        "\n{:<42} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "from the moment it was due", "count", "p50", "p90", "p99", "p99.9", "max"
+    )?;
+    let mut row = |title: &str, times: &Percentiles| {
+        writeln!(
+            out,
+            "{title:<42} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10}",
+            grouped(times.count),
+            time(times.p50_us),
+            time(times.p90_us),
+            time(times.p99_us),
+            time(times.p999_us),
+            time(times.max_us)
+        )
+    };
+    for pair in Pair::ALL {
+        if let Some(report) = summary.pairs.get(pair.as_str()) {
+            row(pair.title(), &report.answered)?;
+            if report.with_losses.count != report.answered.count {
+                row("  ... with losses as time-outs", &report.with_losses)?;
+            }
+        }
+    }
+    row("lag of the generator", &summary.lag)
+}
+
+/// Bars over steps of 1, 2, 5 times a power of ten.
+fn histogram(out: &mut String, times: &Histogram<u64>) -> std::fmt::Result {
+    const WIDTH: u64 = 50;
+    let mut edges = vec![0];
+    let mut decade = 100_u64;
+    while edges.last().is_some_and(|edge| *edge <= times.max()) {
+        edges.extend([decade, 2 * decade, 5 * decade]);
+        decade *= 10;
+    }
+    let bars: Vec<_> = edges
+        .array_windows()
+        .map(|&[from, to]| (from, to, times.count_between(from, to - 1)))
+        .collect();
+    let tallest = bars.iter().map(|bar| bar.2).max().unwrap_or(0).max(1);
+    let first = bars.iter().position(|bar| bar.2 > 0).unwrap_or(0);
+    let last = bars.iter().rposition(|bar| bar.2 > 0).unwrap_or(0);
+    for (_, to, count) in &bars[first..=last] {
+        let eighths = whole(float(count * WIDTH * 8) / float(tallest)).max(u64::from(*count > 0));
+        let mut bar = "█".repeat(index(low32(eighths / 8)));
+        if let Some(part) = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].get(index(low32(eighths % 8)))
+        {
+            bar.push_str(part);
+        }
+        writeln!(out, "  < {:>9} {:>11} {bar}", time(micros(*to)), grouped(*count))?;
+    }
+    Ok(())
+}
+
+fn counters(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    let shown: Vec<_> = Counter::ALL
+        .iter()
+        .filter_map(|counter| {
+            let name = counter.as_str();
+            summary.counters.get(name).filter(|count| **count > 0).map(|count| (name, count))
+        })
+        .collect();
+    writeln!(out)?;
+    for line in shown.chunks(4) {
+        for (name, count) in line {
+            write!(out, "  {name} {}", grouped(**count))?;
+        }
+        writeln!(out)?;
+    }
+    for server in &summary.servers {
+        writeln!(
+            out,
+            "  server {}: {} ADVERTISE, {} REPLY",
+            server.duid,
+            grouped(server.advertises),
+            grouped(server.replies)
+        )?;
+    }
+    writeln!(out, "  leases on record {}", grouped(summary.bindings_granted as u64))
+}
+
+fn verdict(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    if !summary.passed {
+        writeln!(out, "\nFAILED: the server broke the rules")?;
+        for (kind, count) in &summary.violations {
+            writeln!(out, "  {kind}: {count}")?;
+        }
+        for described in summary.violations_described.iter().take(5) {
+            let client = described.client.map_or_else(String::new, |n| format!("client {n}, "));
+            let detail: String = described.detail.chars().take(400).collect();
+            writeln!(out, "  {:.3} s, {client}{}: {detail}", described.at_s, described.kind)?;
+        }
+    }
+    if !summary.valid {
+        writeln!(out, "\nNOT VALID: the figures show the generator, not the server")?;
+        for reason in &summary.invalid_reasons {
+            writeln!(out, "  {reason}")?;
+        }
+    }
+    if summary.interrupted {
+        writeln!(out, "\ninterrupted before its end")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::sample;
+
+    #[test]
+    fn the_report_says_what_matters() {
+        let (summary, stats) = sample();
+        let text = text(&summary, &stats);
+        for piece in [
+            "mode memory   500 exchanges/s offered   1,000 clients",
+            "998 exchanges in 2.00 s: 498 exchanges/s   lost 0 ADVERTISE, 2 REPLY   loss 0.2000 %",
+            "SOLICIT → ADVERTISE",
+            "  ... with losses as time-outs",
+            "lag of the generator",
+        ] {
+            assert!(text.contains(piece), "{piece:?} is missing in\n{text}");
+        }
+        assert!(!text.contains("FAILED") && !text.contains("NOT VALID"), "{text}");
+    }
+
+    #[test]
+    fn bars_count_everything_once() {
+        let mut times = Histogram::new_with_bounds(1, crate::stats::TIME_MAX, 3).unwrap();
+        for ns in [0, 99, 150, 1_000, 4_000, 4_000, 70_000_000, 3_000_000_000] {
+            times.saturating_record(ns);
+        }
+        let mut out = String::new();
+        histogram(&mut out, &times).unwrap();
+        let counted: u64 = out
+            .lines()
+            .map(|line| {
+                line.split_whitespace().nth(3).unwrap().replace(',', "").parse::<u64>().unwrap()
+            })
+            .sum();
+        assert_eq!(counted, 8, "{out}");
+        assert!(out.contains("█"), "{out}");
+    }
+
+    #[test]
+    fn numbers_read_easily() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(time(12.34), "12.3 us");
+        assert_eq!(time(1500.0), "1.50 ms");
+    }
+
+    #[test]
+    fn the_live_line_shows_rates() {
+        let interval = Interval {
+            at_s: 2.0,
+            length_s: 0.5,
+            started: 50,
+            completed: 40,
+            ..Interval::default()
+        };
+        let line = line(&interval);
+        assert!(line.contains("100 started/s") && line.contains("80 done/s"), "{line}");
+    }
+}

@@ -1,0 +1,207 @@
+//! The exchanges that are under way, found by transaction id.
+
+use std::collections::VecDeque;
+
+use gemel_wire::TransactionId;
+
+use crate::{client::ClientIndex, message::NamedLease, number::index};
+
+/// Bits of a transaction id.
+const XID_BITS: u32 = 24;
+const XID_MASK: u32 = (1 << XID_BITS) - 1;
+/// An odd factor and its inverse modulo 2^24: transaction ids look unrelated, as those of clients
+/// do, and still name a slot.
+const FACTOR: u32 = 0x00c5_4dcd;
+const INVERSE: u32 = inverse(FACTOR);
+
+/// The most exchanges that can be outstanding: at least four bits of a transaction id tell the
+/// users of a slot apart.
+pub(crate) const SLOTS_MAX: u32 = 1 << (XID_BITS - 4);
+
+/// Where an exchange stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stage {
+    /// Not in use.
+    Free,
+    /// SOLICIT is out.
+    Solicit,
+    /// ADVERTISE has come, REQUEST is to be sent.
+    Ready,
+    /// REQUEST is out.
+    Request,
+    /// RENEW is out.
+    Renew,
+}
+
+/// One exchange.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) client: ClientIndex,
+    /// Counts the messages that this slot has sent; its low bits are in the transaction id.
+    pub(crate) generation: u32,
+    pub(crate) stage: Stage,
+    /// Index of the server that advertised.
+    pub(crate) server: u8,
+    /// When the first message was due.
+    pub(crate) begun: u64,
+    /// When the current message was due.
+    pub(crate) due: u64,
+    /// When the current message left.
+    pub(crate) sent: u64,
+    pub(crate) na: Option<NamedLease>,
+    pub(crate) pd: Option<NamedLease>,
+}
+
+/// A fixed number of slots.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    slots: Vec<Slot>,
+    /// First in, first out: a transaction id stays unused for as long as can be.
+    free: VecDeque<u32>,
+    slot_bits: u32,
+    offset: u32,
+}
+
+impl Slots {
+    /// At least `wanted` slots, at most [`SLOTS_MAX`]; `offset` sets the first transaction id.
+    pub(crate) fn new(wanted: u32, offset: u32) -> Self {
+        let count = wanted.clamp(16, SLOTS_MAX).next_power_of_two();
+        let empty = Slot {
+            client: ClientIndex(0),
+            generation: 0,
+            stage: Stage::Free,
+            server: 0,
+            begun: 0,
+            due: 0,
+            sent: 0,
+            na: None,
+            pd: None,
+        };
+        Self {
+            slots: vec![empty; index(count)],
+            free: (0..count).collect(),
+            slot_bits: count.trailing_zeros(),
+            offset: offset & XID_MASK,
+        }
+    }
+
+    /// Slots in use.
+    pub(crate) fn outstanding(&self) -> u32 {
+        u32::try_from(self.slots.len() - self.free.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Number of slots.
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Takes a free slot.
+    pub(crate) fn take(&mut self) -> Option<u32> {
+        self.free.pop_front()
+    }
+
+    /// Gives a slot back.
+    pub(crate) fn release(&mut self, at: u32) {
+        self.slots[index(at)].stage = Stage::Free;
+        self.free.push_back(at);
+    }
+
+    pub(crate) fn get(&self, at: u32) -> &Slot {
+        &self.slots[index(at)]
+    }
+
+    pub(crate) fn get_mut(&mut self, at: u32) -> &mut Slot {
+        &mut self.slots[index(at)]
+    }
+
+    /// The transaction id of the slot's current message.
+    pub(crate) fn transaction_id(&self, at: u32) -> TransactionId {
+        let plain = (self.get(at).generation << self.slot_bits | at) & XID_MASK;
+        let [_, x0, x1, x2] =
+            (plain.wrapping_mul(FACTOR).wrapping_add(self.offset) & XID_MASK).to_be_bytes();
+        TransactionId([x0, x1, x2])
+    }
+
+    /// The slot that a transaction id names, if its current message has just this one; else whether
+    /// an earlier message of the slot had it.
+    pub(crate) fn find(&self, id: TransactionId) -> Found {
+        let [x0, x1, x2] = id.0;
+        let mixed = u32::from_be_bytes([0, x0, x1, x2]);
+        let plain = mixed.wrapping_sub(self.offset).wrapping_mul(INVERSE) & XID_MASK;
+        let at = plain & ((1 << self.slot_bits) - 1);
+        let slot = self.get(at);
+        let generations = 1 << (XID_BITS - self.slot_bits);
+        let age = slot.generation.wrapping_sub(plain >> self.slot_bits) % generations;
+        match slot.stage {
+            Stage::Solicit | Stage::Request | Stage::Renew if age == 0 => Found::Waiting(at),
+            _ if slot.generation > age => Found::Past,
+            _ => Found::Never,
+        }
+    }
+}
+
+/// What a transaction id stands for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Found {
+    /// A message whose answer is awaited.
+    Waiting(u32),
+    /// A message that was answered or given up.
+    Past,
+    /// No message was sent with it.
+    Never,
+}
+
+/// The inverse of an odd number modulo 2^32 (Newton's method doubles the right bits each time).
+const fn inverse(odd: u32) -> u32 {
+    let mut x = odd;
+    let mut round = 0;
+    while round < 4 {
+        x = x.wrapping_mul(2_u32.wrapping_sub(odd.wrapping_mul(x)));
+        round += 1;
+    }
+    x
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transaction_ids_name_their_slots() {
+        assert_eq!(FACTOR.wrapping_mul(INVERSE), 1);
+        let mut slots = Slots::new(1000, 0xabcdef);
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..1024 {
+            let at = slots.take().unwrap();
+            for _ in 0..5 {
+                let slot = slots.get_mut(at);
+                slot.generation += 1;
+                slot.stage = Stage::Solicit;
+                let id = slots.transaction_id(at);
+                assert!(seen.insert(id));
+                assert_eq!(slots.find(id), Found::Waiting(at));
+            }
+        }
+        assert_eq!(slots.take(), None);
+        assert_eq!(slots.outstanding(), 1024);
+    }
+
+    #[test]
+    fn an_old_id_is_past_and_a_strange_one_was_never() {
+        let mut slots = Slots::new(16, 5);
+        let at = slots.take().unwrap();
+        slots.get_mut(at).generation = 1;
+        slots.get_mut(at).stage = Stage::Solicit;
+        let first = slots.transaction_id(at);
+        slots.get_mut(at).generation = 2;
+        slots.get_mut(at).stage = Stage::Request;
+        assert_eq!(slots.find(first), Found::Past);
+        slots.get_mut(at).generation = 1000;
+        let unused = slots.transaction_id(at);
+        slots.get_mut(at).generation = 2;
+        assert_eq!(slots.find(unused), Found::Never);
+        let second = slots.transaction_id(at);
+        slots.release(at);
+        assert_eq!(slots.find(second), Found::Past);
+    }
+}

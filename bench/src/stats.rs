@@ -1,0 +1,370 @@
+//! What a run counts and times.
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::number::SECOND_NS;
+
+/// Declares a dense enumeration whose members have stable names for reports.
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        pub enum $name { $($(#[$vmeta])* $variant,)* }
+
+        impl $name {
+            /// All members, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name in reports.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+pub(crate) use named;
+
+/// The longest time that a histogram can hold; longer ones count as this, in ns.
+pub const TIME_MAX: u64 = 3600 * SECOND_NS;
+
+named! {
+    /// Two messages whose distance in time is measured.
+    Pair {
+        /// SOLICIT to ADVERTISE.
+        SolicitAdvertise = "solicit_advertise",
+        /// REQUEST to REPLY.
+        RequestReply = "request_reply",
+        /// SOLICIT with Rapid Commit to REPLY.
+        SolicitReply = "solicit_reply",
+        /// RENEW to REPLY.
+        RenewReply = "renew_reply",
+        /// First to last message of an exchange that began with SOLICIT.
+        Exchange = "exchange",
+    }
+}
+
+impl Pair {
+    /// For people.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::SolicitAdvertise => "SOLICIT → ADVERTISE",
+            Self::RequestReply => "REQUEST → REPLY",
+            Self::SolicitReply => "SOLICIT → REPLY (rapid commit)",
+            Self::RenewReply => "RENEW → REPLY",
+            Self::Exchange => "whole exchange",
+        }
+    }
+}
+
+named! {
+    /// Something that is counted.
+    Counter {
+        /// Exchanges begun.
+        Started = "started",
+        /// Exchanges that ended with a valid grant of all that was asked for.
+        Completed = "completed",
+        /// ... while new ones were still being started: what the rate is made of.
+        CompletedInTime = "completed_in_time",
+        /// Datagrams sent.
+        Sent = "sent",
+        /// SOLICIT among them.
+        SentSolicit = "sent_solicit",
+        /// REQUEST among them.
+        SentRequest = "sent_request",
+        /// RENEW among them.
+        SentRenew = "sent_renew",
+        /// Datagrams received.
+        Received = "received",
+        /// Valid ADVERTISE.
+        Advertise = "advertise",
+        /// Valid REPLY.
+        Reply = "reply",
+        /// SOLICIT without an answer in time (neither ADVERTISE nor, with Rapid Commit, REPLY).
+        LostAdvertise = "lost_advertise",
+        /// REQUEST without a REPLY in time.
+        LostReply = "lost_reply",
+        /// RENEW without a REPLY in time.
+        LostRenewReply = "lost_renew_reply",
+        /// Exchanges that ended in a violation.
+        Invalid = "invalid",
+        /// Exchanges refused with NoAddrsAvail.
+        RefusedNoAddrsAvail = "refused_no_addrs_avail",
+        /// Exchanges refused with NoPrefixAvail.
+        RefusedNoPrefixAvail = "refused_no_prefix_avail",
+        /// Exchanges refused with NoBinding.
+        RefusedNoBinding = "refused_no_binding",
+        /// Exchanges refused with NotOnLink.
+        RefusedNotOnLink = "refused_not_on_link",
+        /// Exchanges refused with UnspecFail or another code.
+        RefusedOther = "refused_other",
+        /// Replies to a message that is no longer waited for: late, or of a second server.
+        Late = "late",
+        /// Rapid Commit was asked for and answered with ADVERTISE.
+        RapidCommitDeclined = "rapid_commit_declined",
+        /// A REPLY granted another lease than the ADVERTISE had offered.
+        OfferChanged = "offer_changed",
+        /// Received frames that are not a DHCPv6 datagram for this generator.
+        Foreign = "foreign",
+        /// Exchanges not begun because nearly all clients were busy.
+        NoClient = "no_client",
+        /// Exchanges not begun because too many were outstanding.
+        NoSlot = "no_slot",
+        /// Times that the port had no room to send; tried again at once.
+        PortFull = "port_full",
+    }
+}
+
+/// Times of one pair, in nanoseconds from the moment the first message was due.
+#[derive(Clone, Debug)]
+pub struct PairTimes {
+    /// Messages that were answered.
+    pub answered: Histogram<u64>,
+    /// How long messages without an answer were waited for.
+    pub timed_out: Histogram<u64>,
+}
+
+impl PairTimes {
+    /// Answered and lost together: percentiles without survivors' bias.
+    #[must_use]
+    pub fn with_losses(&self) -> Histogram<u64> {
+        let mut all = self.answered.clone();
+        all += &self.timed_out;
+        all
+    }
+}
+
+/// One second of a run.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Interval {
+    /// Its end, in seconds from the start of the run.
+    pub at_s: f64,
+    /// How long it was, in seconds.
+    pub length_s: f64,
+    /// Exchanges begun.
+    pub started: u64,
+    /// Exchanges completed.
+    pub completed: u64,
+    /// Messages lost.
+    pub lost: u64,
+    /// Exchanges refused or invalid.
+    pub failed: u64,
+    /// Messages awaiting an answer at its end.
+    pub outstanding: u32,
+    /// Median of the answered messages, microseconds.
+    pub p50_us: f64,
+    /// 99th percentile of the answered messages, microseconds.
+    pub p99_us: f64,
+    /// The slowest answered message, microseconds.
+    pub max_us: f64,
+}
+
+/// Everything that one generator measured.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    counters: [u64; Counter::ALL.len()],
+    pairs: Vec<PairTimes>,
+    /// How late messages left behind the moment at which they were due, ns.
+    pub lag: Histogram<u64>,
+    /// The seconds of the run.
+    pub series: Vec<Interval>,
+    interval: Histogram<u64>,
+    interval_begin: u64,
+    interval_base: [u64; Counter::ALL.len()],
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, TIME_MAX, 3).expect("the bounds are constants that fit")
+}
+
+impl Stats {
+    /// Nothing measured yet; `now` begins the first interval.
+    #[must_use]
+    pub fn new(now: u64) -> Self {
+        let pair = || PairTimes { answered: histogram(), timed_out: histogram() };
+        Self {
+            counters: [0; Counter::ALL.len()],
+            pairs: Pair::ALL.iter().map(|_| pair()).collect(),
+            lag: histogram(),
+            series: Vec::with_capacity(4096),
+            interval: histogram(),
+            interval_begin: now,
+            interval_base: [0; Counter::ALL.len()],
+        }
+    }
+
+    /// Adds one.
+    #[inline]
+    pub fn count(&mut self, counter: Counter) {
+        self.counters[counter as usize] += 1;
+    }
+
+    /// Adds `more`.
+    pub fn count_many(&mut self, counter: Counter, more: u64) {
+        self.counters[counter as usize] += more;
+    }
+
+    /// The value of a counter.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize]
+    }
+
+    /// The times of a pair.
+    #[must_use]
+    pub fn pair(&self, pair: Pair) -> &PairTimes {
+        &self.pairs[pair as usize]
+    }
+
+    /// Records an answer that came `ns` after the message was due.
+    #[inline]
+    pub fn answered(&mut self, pair: Pair, ns: u64) {
+        self.pairs[pair as usize].answered.saturating_record(ns);
+        if pair != Pair::Exchange {
+            self.interval.saturating_record(ns);
+        }
+    }
+
+    /// Records a message that was given up `ns` after it was due.
+    pub fn timed_out(&mut self, pair: Pair, ns: u64) {
+        self.pairs[pair as usize].timed_out.saturating_record(ns);
+    }
+
+    /// Messages that were never answered.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        [Counter::LostAdvertise, Counter::LostReply, Counter::LostRenewReply]
+            .iter()
+            .map(|counter| self.get(*counter))
+            .sum()
+    }
+
+    /// Exchanges that ended without a grant although the server answered.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        [
+            Counter::Invalid,
+            Counter::RefusedNoAddrsAvail,
+            Counter::RefusedNoPrefixAvail,
+            Counter::RefusedNoBinding,
+            Counter::RefusedNotOnLink,
+            Counter::RefusedOther,
+        ]
+        .iter()
+        .map(|counter| self.get(*counter))
+        .sum()
+    }
+
+    /// Ends the current interval at `now` and returns it; `begin` is the start of the run.
+    pub fn tick(&mut self, begin: u64, now: u64, outstanding: u32) -> Interval {
+        let base = Self { counters: self.interval_base, ..Self::tiny() };
+        let since = |counter: Counter| self.get(counter) - base.get(counter);
+        let quantile = |q: f64| crate::number::micros(self.interval.value_at_quantile(q));
+        let interval = Interval {
+            at_s: crate::number::seconds(now.saturating_sub(begin)),
+            length_s: crate::number::seconds(now.saturating_sub(self.interval_begin)),
+            started: since(Counter::Started),
+            completed: since(Counter::Completed),
+            lost: self.lost() - base.lost(),
+            failed: self.failed() - base.failed(),
+            outstanding,
+            p50_us: quantile(0.5),
+            p99_us: quantile(0.99),
+            max_us: crate::number::micros(self.interval.max()),
+        };
+        self.series.push(interval);
+        self.interval.reset();
+        self.interval_begin = now;
+        self.interval_base = self.counters;
+        interval
+    }
+
+    /// Adds another generator's counts and times. The series stay those of `self`.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.counters.iter_mut().zip(other.counters) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.pairs.iter_mut().zip(&other.pairs) {
+            mine.answered += &theirs.answered;
+            mine.timed_out += &theirs.timed_out;
+        }
+        self.lag += &other.lag;
+    }
+
+    /// Counters without histograms worth their memory.
+    fn tiny() -> Self {
+        let small = || Histogram::new_with_bounds(1, 2, 1).expect("constants that fit");
+        Self {
+            counters: [0; Counter::ALL.len()],
+            pairs: Vec::new(),
+            lag: small(),
+            series: Vec::new(),
+            interval: small(),
+            interval_begin: 0,
+            interval_base: [0; Counter::ALL.len()],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_stand_in_the_percentiles_as_time_outs() {
+        let mut stats = Stats::new(0);
+        for _ in 0..98 {
+            stats.answered(Pair::RequestReply, 100_000);
+        }
+        for _ in 0..2 {
+            stats.timed_out(Pair::RequestReply, SECOND_NS);
+        }
+        let times = stats.pair(Pair::RequestReply);
+        assert_eq!(times.answered.len(), 98);
+        assert!(times.answered.max() < 110_000);
+        let all = times.with_losses();
+        assert_eq!(all.len(), 100);
+        assert!(all.value_at_quantile(0.98) < 110_000);
+        assert!(all.value_at_quantile(0.99) >= SECOND_NS, "{}", all.value_at_quantile(0.99));
+    }
+
+    #[test]
+    fn a_time_beyond_the_range_is_kept_as_the_longest() {
+        let mut stats = Stats::new(0);
+        stats.answered(Pair::Exchange, u64::MAX);
+        let times = &stats.pair(Pair::Exchange).answered;
+        assert_eq!(times.len(), 1);
+        assert!(times.max() >= TIME_MAX);
+    }
+
+    #[test]
+    fn intervals_hold_differences() {
+        let mut stats = Stats::new(0);
+        stats.count_many(Counter::Started, 10);
+        stats.count_many(Counter::LostReply, 1);
+        stats.answered(Pair::RequestReply, 5_000);
+        let first = stats.tick(0, SECOND_NS, 3);
+        assert_eq!((first.started, first.lost, first.outstanding), (10, 1, 3));
+        assert!((first.p50_us - 5.0).abs() < 0.01);
+        stats.count_many(Counter::Started, 4);
+        let second = stats.tick(0, 2 * SECOND_NS, 0);
+        assert_eq!((second.started, second.lost), (4, 0));
+        assert_eq!(second.max_us, 0.0);
+        assert_eq!(stats.series.len(), 2);
+    }
+
+    #[test]
+    fn merging_adds() {
+        let (mut a, mut b) = (Stats::new(0), Stats::new(0));
+        a.count(Counter::Completed);
+        b.count_many(Counter::Completed, 2);
+        b.answered(Pair::Exchange, 7);
+        b.lag.saturating_record(3);
+        a.merge(&b);
+        assert_eq!(a.get(Counter::Completed), 3);
+        assert_eq!(a.pair(Pair::Exchange).answered.len(), 1);
+        assert_eq!(a.lag.len(), 1);
+    }
+}

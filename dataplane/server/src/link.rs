@@ -212,6 +212,9 @@ fn link_option(link: &str, option: &OptionConfig) -> Result<LinkOption, ConfigEr
 /// Place of a link in the configuration.
 type LinkNumber = u32;
 
+/// The number of no link.
+const NO_LINK: LinkNumber = LinkNumber::MAX;
+
 /// All links and the ways to find one.
 #[derive(Debug)]
 pub(crate) struct Links {
@@ -253,12 +256,12 @@ impl Links {
         // the interface decides.
         on_link.sort_unstable();
         on_link.dedup();
-        let shared: Vec<_> = on_link
-            .windows(2)
-            .filter(|pair| pair[0].0 == pair[1].0)
-            .map(|pair| pair[0].0)
-            .collect();
-        on_link.retain(|(prefix, _)| !shared.contains(prefix));
+        for at in 1..on_link.len() {
+            if on_link[at - 1].0 == on_link[at].0 {
+                (on_link[at - 1].1, on_link[at].1) = (NO_LINK, NO_LINK);
+            }
+        }
+        on_link.dedup();
         Ok(Self {
             by_interface_id: by_interface_id.into(),
             by_relay_prefix: PrefixTable::new(&relay_prefixes),
@@ -433,6 +436,21 @@ mod tests {
         assert_eq!(name(links.by_interface_id(&2999_u32.to_be_bytes())), "l2999");
         assert_eq!(name(links.by_interface_id(b"")), "-");
         assert_eq!(name(links.by_interface(1500)), "l1499");
+    }
+
+    #[test]
+    fn a_shared_on_link_prefix_tells_nothing() {
+        let links = [("a", "2001:db8:7::/64"), ("b", "2001:db8:7::/64"), ("c", "2001:db8:7::/64")]
+            .into_iter()
+            .chain([("d", "2001:db8:7::/48"), ("e", "2001:db8:8::/64")])
+            .map(|(name, text)| link(name, |link| link.on_link = vec![prefix(text); 2]))
+            .collect();
+        let links = Links::new(links, &pools()).unwrap();
+        let by_client = |text: &str| name(links.by_client_address(text.parse().unwrap()));
+        assert_eq!(by_client("2001:db8:7::1"), "-");
+        assert_eq!(by_client("2001:db8:7:1::1"), "d");
+        assert_eq!(by_client("2001:db8:8::1"), "e");
+        assert_eq!(by_client("2001:db9::1"), "-");
     }
 
     #[test]

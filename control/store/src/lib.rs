@@ -19,6 +19,8 @@ mod config;
 mod disk;
 mod error;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 mod journal;
 mod lmdb;
 mod lock;

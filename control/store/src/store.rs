@@ -372,7 +372,10 @@ impl Store {
 
     fn start_checkpoints(&mut self) -> Result<(), StoreError> {
         let Some(checkpointer) = self.checkpointer.take() else { return Ok(()) };
-        self.spawn("store-checkpoint", move || checkpointer.run())
+        self.spawn("store-checkpoint", move || {
+            priority::stand_back();
+            checkpointer.run();
+        })
     }
 
     fn spawn(
@@ -380,16 +383,13 @@ impl Store {
         name: &str,
         work: impl FnOnce() + Send + 'static,
     ) -> Result<(), StoreError> {
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                priority::stand_back();
-                work();
-            })
-            .map_err(|source| StoreError::Io {
-                what: "cannot start a thread for",
-                path: self.row.disk.dir().to_owned(),
-                source,
+        let thread =
+            std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|source| {
+                StoreError::Io {
+                    what: "cannot start a thread for",
+                    path: self.row.disk.dir().to_owned(),
+                    source,
+                }
             })?;
         self.threads.push(thread);
         Ok(())

@@ -67,7 +67,7 @@ fn run(
         let inbound = lab.inbound(black_box(&message));
         let outcome = server.handle(&inbound, NOW, Service::Full, &mut reply, &mut updates);
         assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
-        if client % 64 == 0 {
+        if client.is_multiple_of(64) {
             updates.clear();
         }
         client = if client + 1 == clients { 0 } else { client + 1 };

@@ -157,7 +157,8 @@ impl Dataplane {
             .config
             .flood_limit
             .map(|limit| TokenBucket { packets_per_second: limit.rate, burst: limit.burst });
-        xdp.set_flood_limit(FloodLimit { direct: limit, routed: limit })?;
+        // Not for what comes from beyond the link: a relay agent speaks for thousands of clients.
+        xdp.set_flood_limit(FloodLimit { direct: limit, routed: None })?;
         set_own_addresses(&xdp, interface)?;
         let attachment =
             xdp.attach(interface.index, xdp_mode).context("cannot attach the XDP program")?;
@@ -186,9 +187,6 @@ impl Dataplane {
             };
             let socket = af_xdp::Socket::bind(umem, &socket_config)
                 .with_context(|| format!("cannot bind an AF_XDP socket to queue {queue}"))?;
-            if config.busy_poll.is_some() && !socket.busy_poll_works() {
-                warn!(queue, "busy polling is configured, but has no effect with this driver");
-            }
             xdp.set_socket(queue, &socket)?;
             zero_copy &= socket.is_zero_copy();
             ports.push(XdpPort::new(socket, Arc::clone(info), config.batch));

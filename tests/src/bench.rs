@@ -1,1 +1,176 @@
-//! x
+//! The load generator, `gemel-bench`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::clients::{Lease, Wanted};
+use crate::{Interface, requirement};
+
+/// How a load is paced.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// Open loop: this many exchanges per second.
+    Rate(f64),
+    /// Closed loop: this many exchanges outstanding.
+    Window(u32),
+    /// Search for the highest rate with at most 0.1 % loss, with steps of this many seconds.
+    FindMax(f64),
+}
+
+/// One run of the load generator.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// How it is paced.
+    pub pace: Pace,
+    /// Its length in seconds; without meaning for [`Pace::FindMax`].
+    pub seconds: f64,
+    /// Number of clients.
+    pub clients: u32,
+    /// What they ask for.
+    pub wanted: Wanted,
+    /// Share of renewals, 0 to 1.
+    pub renew_share: f64,
+    /// Seed of the clients' identities.
+    pub seed: u64,
+    /// `auto`, `xdp`, `xdp-generic` or `socket`.
+    pub mode: &'static str,
+    /// The core that the generator is bound to.
+    pub core: Option<u32>,
+    /// Folder for histograms, JSON and the HTML page.
+    pub out: Option<PathBuf>,
+    /// File that receives every grant.
+    pub grants: Option<PathBuf>,
+}
+
+impl Load {
+    /// A load with the generator's usual settings.
+    #[must_use]
+    pub fn new(pace: Pace, seconds: f64, clients: u32) -> Self {
+        Self {
+            pace,
+            seconds,
+            clients,
+            wanted: Wanted::Both,
+            renew_share: 0.0,
+            seed: 1,
+            mode: "auto",
+            core: None,
+            out: None,
+            grants: None,
+        }
+    }
+
+    /// The command that puts this load on an interface.
+    ///
+    /// # Errors
+    /// When the generator has not been built.
+    pub fn command(&self, interface: &Interface) -> Result<Command> {
+        let mut command = interface.namespace().command(requirement::binary("gemel-bench")?);
+        match self.pace {
+            Pace::Rate(rate) => {
+                command.args(["run", "--rate", &rate.to_string()]);
+                command.args(["--seconds", &self.seconds.to_string()]);
+            }
+            Pace::Window(window) => {
+                command.args(["run", "--window", &window.to_string()]);
+                command.args(["--seconds", &self.seconds.to_string()]);
+            }
+            Pace::FindMax(step) => {
+                command.args(["find-max", "--step-seconds", &step.to_string()]);
+            }
+        }
+        command.args(["--interface", interface.name(), "--mode", self.mode, "--json"]);
+        command.args(["--clients", &self.clients.to_string(), "--seed", &self.seed.to_string()]);
+        command.args(["--renew-share", &self.renew_share.to_string(), "--ia"]);
+        command.arg(match self.wanted {
+            Wanted::Address => "na",
+            Wanted::Prefix => "pd",
+            Wanted::Both => "both",
+        });
+        if let Some(core) = self.core {
+            command.args(["--core", &core.to_string()]);
+        }
+        if let Some(out) = &self.out {
+            command.arg("--out").arg(out);
+        }
+        if let Some(grants) = &self.grants {
+            command.arg("--grants").arg(grants);
+        }
+        Ok(command)
+    }
+
+    /// Runs to the end, with the progress on standard error, and returns the summary.
+    ///
+    /// # Errors
+    /// When the generator fails, or finds that the server broke a rule.
+    pub fn run(&self, interface: &Interface) -> Result<Value> {
+        let mut command = self.command(interface)?;
+        command.stdin(Stdio::null()).stderr(Stdio::inherit());
+        let output = command.output().with_context(|| format!("starting {command:?}"))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            bail!("gemel-bench ended with {}:\n{text}", output.status);
+        }
+        summary(&text)
+    }
+}
+
+/// The summary on the last line of the generator's output.
+///
+/// # Errors
+/// When there is none.
+pub fn summary(text: &str) -> Result<Value> {
+    let last = text.lines().last().context("gemel-bench printed nothing")?;
+    serde_json::from_str(last).with_context(|| format!("gemel-bench's last line is {last:?}"))
+}
+
+/// Reads a file of grants: everything that a client of this load received.
+///
+/// # Errors
+/// When it cannot be read or understood.
+pub fn read_grants(path: &Path) -> Result<Vec<Lease>> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    text.lines().map(parse_grant).collect()
+}
+
+fn parse_grant(line: &str) -> Result<Lease> {
+    let grant: Value = serde_json::from_str(line).with_context(|| format!("the grant {line:?}"))?;
+    let text =
+        |key: &str| grant[key].as_str().with_context(|| format!("no {key} in the grant {line:?}"));
+    let lease = text("lease")?;
+    let (address, length) = lease.split_once('/').unwrap_or((lease, "128"));
+    Ok(Lease {
+        is_prefix: text("kind")? == "pd",
+        address: address.parse().with_context(|| format!("in {line:?}"))?,
+        prefix_len: length.parse().with_context(|| format!("in {line:?}"))?,
+        duid: text("duid")?.to_owned(),
+        iaid: grant["iaid"]
+            .as_u64()
+            .and_then(|iaid| u32::try_from(iaid).ok())
+            .with_context(|| format!("no iaid in the grant {line:?}"))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_grant() {
+        let line = r#"{"client":7,"duid":"0001","iaid":9,"kind":"pd","lease":"2001:db8::/56","granted_at":1,"valid_until":null}"#;
+        let lease = parse_grant(line).unwrap();
+        assert!(lease.is_prefix);
+        assert_eq!((lease.prefix_len, lease.iaid, lease.duid.as_str()), (56, 9, "0001"));
+        assert!(parse_grant("{}").is_err());
+    }
+
+    #[test]
+    fn the_summary_is_the_last_line() {
+        assert_eq!(summary("text\n{\"a\":1}\n").unwrap()["a"], 1);
+        assert!(summary("text\n").is_err());
+    }
+}

@@ -108,11 +108,11 @@ impl LinkConfig {
         self
     }
 
-    /// The same with an address pool and a prefix pool for millions of clients of a load test.
+    /// The same with pools of 16 million addresses and as many prefixes, for load tests.
     #[must_use]
     pub fn for_load(mut self, number: u16) -> Self {
         self.address_pools =
-            vec![format!("2001:db8:{number:x}::100:0-2001:db8:{number:x}::4ff:ffff")];
+            vec![format!("2001:db8:{number:x}::100:0-2001:db8:{number:x}::1ff:ffff")];
         self.prefix_pools = vec![("2001:db9::/32".to_owned(), 56)];
         self
     }
@@ -136,6 +136,11 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// Setting `dataplane.interfaces`: interfaces that only relays are on.
     pub interfaces: Vec<String>,
+    /// The cores that the whole server is bound to, with all its threads, as `taskset` reads them;
+    /// none: not bound.
+    pub pin: Option<String>,
+    /// Further lines of table `[store]`.
+    pub store: String,
     /// Setting `server.expected_bindings`; none for the default.
     pub expected_bindings: Option<usize>,
     /// Tables `[[link]]`.
@@ -151,6 +156,8 @@ impl Config {
             durability: Durability::PowerLoss,
             cores: Vec::new(),
             interfaces: Vec::new(),
+            pin: None,
+            store: String::new(),
             expected_bindings: None,
             links,
         }
@@ -165,8 +172,9 @@ impl Config {
             text += &format!("[server]\nexpected_bindings = {bindings}\n\n");
         }
         text += &format!(
-            "[store]\npath = \"{dir}/store\"\ndurability = \"{}\"\n\n",
-            self.durability.as_str()
+            "[store]\npath = \"{dir}/store\"\ndurability = \"{}\"\n{}\n",
+            self.durability.as_str(),
+            self.store
         );
         text += &format!("[dataplane]\nmode = \"{}\"\n", self.mode.as_str());
         if !self.cores.is_empty() {
@@ -215,6 +223,7 @@ pub struct Server {
     binary: PathBuf,
     dir: PathBuf,
     config: PathBuf,
+    pin: Option<String>,
     process: Process,
 }
 
@@ -228,8 +237,10 @@ impl Server {
         let binary = requirement::binary("gemel")?;
         let dir = lab.subdir("gemel")?;
         let path = lab.write("gemel.toml", &config.to_toml(&dir))?;
-        let process = launch(namespace, &binary, &path)?;
-        let mut server = Self { namespace: namespace.clone(), binary, dir, config: path, process };
+        let pin = config.pin.clone();
+        let process = launch(namespace, &binary, &path, pin.as_deref())?;
+        let namespace = namespace.clone();
+        let mut server = Self { namespace, binary, dir, config: path, pin, process };
         server.wait_serving()?;
         Ok(server)
     }
@@ -262,7 +273,7 @@ impl Server {
         if self.process.is_running()? {
             bail!("the server still runs; kill or stop it first");
         }
-        self.process = launch(&self.namespace, &self.binary, &self.config)?;
+        self.process = launch(&self.namespace, &self.binary, &self.config, self.pin.as_deref())?;
         self.wait_serving()
     }
 
@@ -354,8 +365,20 @@ impl Server {
     }
 }
 
-fn launch(namespace: &Namespace, binary: &Path, config: &Path) -> Result<Process> {
-    let mut command = namespace.command(binary);
+fn launch(
+    namespace: &Namespace,
+    binary: &Path,
+    config: &Path,
+    pin: Option<&str>,
+) -> Result<Process> {
+    let mut command = match pin {
+        Some(cores) => {
+            let mut command = namespace.command("taskset");
+            command.args(["--cpu-list", cores]).arg(binary);
+            command
+        }
+        None => namespace.command(binary),
+    };
     command.args(["serve", "--config"]).arg(config);
     Process::spawn("gemel", command)
 }

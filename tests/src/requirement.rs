@@ -1,6 +1,7 @@
 //! What an end-to-end test needs, and what happens without it.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 
@@ -30,13 +31,23 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Where one of the project's own binaries is: in `GEMEL_BIN_DIR`, else beside the running test.
+/// See [`use_binaries_in`].
+static BINARIES: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes [`binary`] look into this folder and nowhere else; only the first call has an effect.
+pub fn use_binaries_in(dir: &Path) {
+    BINARIES.get_or_init(|| dir.to_owned());
+}
+
+/// Where one of the project's own binaries is: in the folder of [`use_binaries_in`], else in
+/// `GEMEL_BIN_DIR`, else beside the running test.
 ///
 /// # Errors
 /// When it is in neither place; the error says how to build it.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let dirs = match std::env::var_os(BIN_DIR) {
-        Some(dir) => vec![PathBuf::from(dir)],
+    let set = BINARIES.get().cloned().or_else(|| std::env::var_os(BIN_DIR).map(PathBuf::from));
+    let dirs = match set {
+        Some(dir) => vec![dir],
         None => {
             let exe = std::env::current_exe().context("finding this test's own binary")?;
             // target/debug/deps/test-123 or target/debug/xtask; the release build comes first.

@@ -19,7 +19,7 @@ use crate::{
     generator,
     machine::Environment,
     message::{InterfaceId, RELAY_DEPTH_MAX, RelayPath, Traffic},
-    number::{SECOND_NS, index, whole},
+    number::whole,
     os::{self, Interface},
     port::{AnyPort, Endpoint, Mode, Port},
     report::{self, Live, Measured, Setup, Summary},

@@ -7,6 +7,7 @@ use std::{
     env, fs,
     hint::black_box,
     net::Ipv6Addr,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -66,6 +67,17 @@ fn grant(table: &LeaseTable, pool: PoolId, number: u32) -> Lease {
     granted.expect("a free lease").lease
 }
 
+/// What a client does to the table from SOLICIT to RELEASE.
+fn exchange(table: &LeaseTable, pool: PoolId, number: u32) {
+    let duid = duid(number);
+    let hint = table.lock(key(&duid)).candidate(pool, None);
+    let mut guard = table.lock(key(&duid));
+    let binding = guard.grant(pool, hint, &TERMS, NOW, &mut Counting(0));
+    let lease = binding.expect("a free lease").lease;
+    drop(guard);
+    assert!(table.lock(key(&duid)).release(lease, NOW, &mut Counting(0)));
+}
+
 /// Grants with so much of a pool taken. Each round grants and releases, so that the pool stays as
 /// full as it is.
 fn allocate(criterion: &mut Criterion) {
@@ -84,13 +96,7 @@ fn allocate(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
             bencher.iter(|| {
                 number += 1;
-                let duid = duid(number);
-                let hint = table.lock(key(&duid)).candidate(pool, None);
-                let mut guard = table.lock(key(&duid));
-                let binding = guard.grant(pool, hint, &TERMS, NOW, &mut Counting(0));
-                let lease = binding.expect("a free lease").lease;
-                drop(guard);
-                assert!(table.lock(key(&duid)).release(lease, NOW, &mut Counting(0)));
+                exchange(&table, pool, number);
             });
         });
     }
@@ -174,47 +180,93 @@ fn resident() -> u64 {
     pages * 4096
 }
 
-fn restore_and_memory() {
-    let setting = |name, default| {
-        env::var(name).map_or(default, |n| n.parse().expect("a number of bindings or threads"))
-    };
+/// Processor time that this thread has used. On a machine that does other work beside, wall time
+/// says little. Exact to a timer tick.
+fn processor_time() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    Duration::from_nanos(stat.split(' ').next().and_then(|n| n.parse().ok()).expect("a number"))
+}
+
+fn setting(name: &str, default: u32) -> u32 {
+    env::var(name).map_or(default, |n| n.parse().expect("a number"))
+}
+
+fn rate(count: u32, time: Duration) -> String {
+    format!("{:.2} M/s", f64::from(count) / time.as_secs_f64() / 1e6)
+}
+
+/// The figures that are measured once.
+fn restore_and_memory(room: bool) {
     let bindings = setting("GEMEL_BENCH_BINDINGS", 1_000_000);
     let threads = setting("GEMEL_BENCH_THREADS", 1);
-    for (name, expected) in [("room made beforehand", bindings as usize), ("growing", 0)] {
-        let before = resident();
-        let (table, time) = restore(bindings, threads, expected);
-        let octets = resident() - before;
-        assert_eq!(table.len(), bindings as usize);
+    let before = resident();
+    let (table, time) = restore(bindings, threads, if room { bindings as usize } else { 0 });
+    let octets = resident() - before;
+    assert_eq!(table.len(), bindings as usize);
+    let name = if room { "room made beforehand" } else { "growing" };
+    println!(
+        "{bindings} bindings, {name}: {:.0} octets resident each",
+        octets as f64 / f64::from(bindings)
+    );
+    println!("  restore by {threads} thread(s): {} of wall time", rate(bindings, time));
+    let measure = |what: &str, count: u32, f: &dyn Fn()| {
+        let (wall, processor) = (Instant::now(), processor_time());
+        f();
+        let (processor, wall) = (processor_time() - processor, wall.elapsed());
+        let nanos = processor.as_nanos() as f64 / f64::from(count);
         println!(
-            "restore, {name}: {bindings} bindings in {:.2} s by {threads} thread(s), {:.2} M/s; \
-             {:.0} octets resident per binding",
-            time.as_secs_f64(),
-            f64::from(bindings) / time.as_secs_f64() / 1e6,
-            octets as f64 / f64::from(bindings),
+            "  {what}: {nanos:.0} ns and {} of processor time, {} of wall time",
+            rate(count, processor),
+            rate(count, wall)
         );
-        let start = Instant::now();
-        let mut ended = 0;
-        loop {
-            let sweep = table.expire(AbsoluteTime(u32::MAX - 1), 10_000, &mut Counting(0));
-            ended += sweep.ended;
-            if !sweep.more {
-                break;
-            }
+    };
+    measure("restore of records that are there", bindings, &|| {
+        (0..bindings).for_each(|number| table.restore(record(number)));
+    });
+    let rounds = 1_000_000;
+    measure("extend", rounds, &|| {
+        for round in 0..rounds {
+            let number = round.wrapping_mul(514_229) % bindings;
+            let duid = duid(number);
+            let mut guard = table.lock(key(&duid));
+            let lease = guard.bindings().next().expect("was restored").lease;
+            assert!(guard.extend(lease, &TERMS, NOW, &mut Counting(0)).is_some());
         }
-        println!(
-            "  sweep of all: {:.2} M/s",
-            f64::from(u32::try_from(ended).expect("as many as restored"))
-                / start.elapsed().as_secs_f64()
-                / 1e6
-        );
-        assert!(table.is_empty());
+    });
+    measure("solicit, request, release, sparse", rounds, &|| {
+        (0..rounds).for_each(|round| exchange(&table, SPARSE, bindings + round));
+    });
+    measure("sweep of all", bindings, &|| {
+        while table.expire(AbsoluteTime(u32::MAX - 1), 10_000, &mut Counting(0)).more {}
+    });
+    assert!(table.is_empty());
+    for taken in [0, DENSE_LEASES / 10 * 9, DENSE_LEASES / 1000 * 999, DENSE_LEASES - 1] {
+        for number in u32::try_from(table.len()).expect("as many as granted")..taken {
+            grant(&table, DENSE, number);
+        }
+        let what = format!("solicit, request, release, dense, {taken} of {DENSE_LEASES} taken");
+        measure(&what, rounds, &|| {
+            (0..rounds).for_each(|round| exchange(&table, DENSE, taken + round));
+        });
+    }
+}
+
+/// In a process of its own, so that memory which an earlier one has freed does not count.
+fn restore_and_memory_apart() {
+    let own = env::current_exe().expect("Linux");
+    for room in ["0", "1"] {
+        let status = Command::new(&own).env("GEMEL_BENCH_ROOM", room).status();
+        assert!(status.expect("runs once more").success());
     }
 }
 
 fn main() {
+    if env::var_os("GEMEL_BENCH_ROOM").is_some() {
+        return restore_and_memory(setting("GEMEL_BENCH_ROOM", 0) != 0);
+    }
     let is_trial = env::args().any(|argument| argument == "--test" || argument == "--list");
     if !is_trial {
-        restore_and_memory();
+        restore_and_memory_apart();
     }
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(500))

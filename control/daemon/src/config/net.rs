@@ -336,7 +336,7 @@ mod tests {
         assert!(read("0:3", hex).unwrap_err().contains("two digits"));
         assert!(read("zz", hex).unwrap_err().contains("`z`"));
         assert!(read("\u{20ac}\u{20ac}", hex).is_err());
-        assert_eq!(read("", hex).unwrap(), []);
+        assert!(read("", hex).unwrap().is_empty());
         assert!(read("00:01", duid).unwrap_err().contains("3 to 130"));
         assert_eq!(read("00:03:ab", duid).unwrap().to_string(), "00:03:ab");
         assert_eq!(read("ge-0/0", interface_id).unwrap(), b"ge-0/0");

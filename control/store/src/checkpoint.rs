@@ -24,6 +24,9 @@ const REST: Duration = Duration::from_secs(1);
 /// Octets that a lease takes up in memory before a checkpoint, about; bounds the memory together
 /// with the number of leases.
 const OCTETS_PER_LEASE: usize = 512;
+/// How much larger a checkpoint may become when the journal fills faster than it is emptied: the
+/// more it takes at once, the more updates of one lease, and of one page, it writes only once.
+const BEHIND_FACTOR: usize = 8;
 /// Octets read at a time.
 const READ_LEN: usize = 1 << 20;
 
@@ -53,6 +56,8 @@ pub(crate) struct Checkpointer<D: Disk> {
     place: (u64, usize),
     /// When the oldest pending update was taken.
     oldest: Option<Instant>,
+    /// The journal is more than half full.
+    behind: bool,
 }
 
 impl<D: Disk> Checkpointer<D> {
@@ -79,6 +84,7 @@ impl<D: Disk> Checkpointer<D> {
             tombstones: VecDeque::new(),
             place: (0, 0),
             oldest,
+            behind: false,
         }
     }
 
@@ -114,8 +120,9 @@ impl<D: Disk> Checkpointer<D> {
     }
 
     fn is_full(&self) -> bool {
-        self.pending.len() >= self.pace.leases
-            || self.pending.octets() >= self.pace.leases.saturating_mul(OCTETS_PER_LEASE)
+        let leases = self.pace.leases.saturating_mul(if self.behind { BEHIND_FACTOR } else { 1 });
+        self.pending.len() >= leases
+            || self.pending.octets() >= leases.saturating_mul(OCTETS_PER_LEASE)
     }
 
     /// Takes batches up to offset `end` until there are no more or enough.
@@ -216,12 +223,12 @@ impl<D: Disk> Checkpointer<D> {
                 return;
             }
             let wanted = state.checkpoint_wanted;
-            let short = state.links.len() * 2 > self.row.segments_max;
+            self.behind = state.links.len() * 2 > self.row.segments_max;
             drop(state);
             let result = self.absorb().and_then(|()| {
                 let old = self.oldest.is_some_and(|oldest| oldest.elapsed() >= self.pace.interval);
                 let asked = wanted.is_some_and(|sequence| self.written < sequence);
-                if self.is_full() || old || asked || (short && self.position > self.written) {
+                if self.is_full() || old || asked || (self.behind && self.position > self.written) {
                     self.write()
                 } else {
                     Ok(())

@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     engine::Engine,
     number::SECOND_NS,
+    os::thread_cpu_time,
     port::{BATCH, Port},
     schedule::Schedule,
     stats::{Counter, Interval},
@@ -25,6 +26,9 @@ pub struct Span {
     pub end: u64,
     /// A signal ended it early.
     pub interrupted: bool,
+    /// Processor time that the generator had. It never sleeps, so less than the length of the run
+    /// means that it had to share its core.
+    pub cpu: u64,
 }
 
 /// Runs the schedule to its end and waits for the last answers. Polls without sleeping: the thread
@@ -44,6 +48,7 @@ pub fn run(
     let mut next_tick = begin + SECOND_NS;
     let mut sent = None;
     let mut interrupted = false;
+    let cpu_before = thread_cpu_time();
     loop {
         receive(engine, port, clock)?;
         let now = clock.now();
@@ -96,7 +101,8 @@ pub fn run(
         {
             // A rate over what is left of a second would mislead: into the series, not on show.
             engine.tick(begin, now);
-            return Ok(Span { begin, sent, end: now, interrupted });
+            let cpu = thread_cpu_time().saturating_sub(cpu_before);
+            return Ok(Span { begin, sent, end: now, interrupted, cpu });
         }
     }
 }

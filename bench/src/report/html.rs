@@ -16,15 +16,18 @@ use crate::{
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 320.0;
 const LEFT: f64 = 76.0;
-const RIGHT: f64 = 18.0;
+const RIGHT: f64 = 36.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 46.0;
 
+/// The last interval may be a few packets long; what is shorter than this says nothing.
+const SHORT_S: f64 = 0.2;
+
 const STYLE: &str = "
 :root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#59636e;--line:#d1d9e0;--card:#f6f8fa;
---c0:#1f6feb;--c1:#bc4c00;--c2:#1a7f37;--c3:#8250df;--c4:#9a6700;--bad:#cf222e;--good:#1a7f37}
+--c0:#1f6feb;--c1:#bc4c00;--c2:#1a7f37;--c3:#9a6700;--c4:#8250df;--bad:#cf222e;--good:#1a7f37}
 @media (prefers-color-scheme:dark){:root{--bg:#0d1117;--fg:#e6edf3;--dim:#9198a1;--line:#30363d;
---card:#151b23;--c0:#58a6ff;--c1:#ffa657;--c2:#56d364;--c3:#d2a8ff;--c4:#e3b341;--bad:#ff7b72;
+--card:#151b23;--c0:#58a6ff;--c1:#ffa657;--c2:#56d364;--c3:#e3b341;--c4:#d2a8ff;--bad:#ff7b72;
 --good:#56d364}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:940px;padding:24px 20px 48px;background:var(--bg);color:var(--fg);
@@ -71,13 +74,13 @@ fn write_page(out: &mut String, summary: &Summary, stats: &Stats) -> fmt::Result
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"/>\
          <title>DHCPv6 load run: {} exchanges/s</title><style>{STYLE}</style></head><body>\n\
          <h1>DHCPv6 load run</h1><p class=\"dim\">{} · {} clients · {} · {} · \
-         started at Unix time {}</p>\n",
+         {}</p>\n",
         grouped(whole(summary.exchanges_per_s)),
         pace,
         grouped(setup.clients.into()),
         escape(&setup.ia),
         escape(&summary.mode),
-        summary.started_at,
+        date(summary.started_at),
     )?;
     notes(out, summary)?;
     tiles(out, summary)?;
@@ -337,8 +340,7 @@ fn over_time(
 ) -> Line {
     let points = series
         .iter()
-        // The last interval may be a few packets long; a rate of it says nothing.
-        .filter(|interval| interval.length_s > 0.2)
+        .filter(|interval| interval.length_s > SHORT_S)
         .map(|interval| (interval.at_s, value(interval)))
         .collect();
     Line { title: title.into(), colour, dashed: false, points }
@@ -349,7 +351,7 @@ fn highest(lines: &[Line]) -> f64 {
 }
 
 fn time_ticks(series: &[Interval]) -> Vec<(f64, String)> {
-    linear(series.last().map_or(1.0, |interval| interval.at_s), "")
+    linear(series.iter().rfind(|i| i.length_s > SHORT_S).map_or(1.0, |i| i.at_s), "")
 }
 
 fn throughput(out: &mut String, series: &[Interval]) -> fmt::Result {
@@ -387,7 +389,7 @@ fn latency(out: &mut String, series: &[Interval]) -> fmt::Result {
     let lines = vec![
         over_time(&answered, "median", 0, |i| log(i.p50_us)),
         over_time(&answered, "99th percentile", 1, |i| log(i.p99_us)),
-        over_time(&answered, "slowest", 3, |i| log(i.max_us)),
+        over_time(&answered, "slowest", 4, |i| log(i.max_us)),
     ];
     Chart {
         x_label: "time (s)",
@@ -415,7 +417,7 @@ fn losses(out: &mut String, series: &[Interval]) -> fmt::Result {
     )?;
     let lines = vec![
         over_time(series, "lost", 1, |i| float(i.lost)),
-        over_time(series, "refused or invalid", 3, |i| float(i.failed)),
+        over_time(series, "refused or invalid", 4, |i| float(i.failed)),
     ];
     Chart {
         x_label: "time (s)",
@@ -529,6 +531,27 @@ fn setup_table(out: &mut String, summary: &Summary) -> fmt::Result {
     out.write_str("</table>\n")
 }
 
+/// Seconds since 1970 as a date and time of day, by the proleptic Gregorian calendar.
+fn date(unix: u64) -> String {
+    let (days, second) = (unix / 86_400, unix % 86_400);
+    // Years are taken to begin in March, so that the leap day is the last of its year; the count
+    // begins at 0000-03-01.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day_of_month = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day_of_month:02} {:02}:{:02}:{:02} UTC",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -587,6 +610,19 @@ mod tests {
         let html = page(&summary, &Stats::new(0));
         check_well_formed(&html);
         assert!(!html.contains("NaN"));
+    }
+
+    #[test]
+    fn dates_follow_the_calendar() {
+        for (unix, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_795_462_769, "2026-11-23 19:39:29 UTC"),
+            (4_107_542_399, "2100-02-28 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(date(unix), text);
+        }
     }
 
     #[test]

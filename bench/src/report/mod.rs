@@ -165,6 +165,8 @@ pub struct Summary {
     pub duration_s: f64,
     /// How long the last answers were waited for, seconds.
     pub drain_s: f64,
+    /// Share of a core that the generator had; it never sleeps, so the rest went to others.
+    pub cpu_share: f64,
     /// Exchanges begun per second.
     pub started_per_s: f64,
     /// Exchanges completed.
@@ -225,7 +227,14 @@ impl Summary {
         };
         let started_per_s = per_second(Counter::Started);
         let lag = Percentiles::of(&stats.lag);
-        let invalid_reasons = invalid_reasons(&setup, stats, started_per_s, &lag, &port);
+        let cpu_share = ratio(span.cpu, span.end.saturating_sub(span.begin));
+        let mut invalid_reasons = invalid_reasons(&setup, stats, started_per_s, &lag, &port);
+        if cpu_share < CPU_SHARE_MIN {
+            invalid_reasons.push(format!(
+                "the generator had only {:.0} % of a core: keep other work off it",
+                cpu_share * 100.0
+            ));
+        }
         let violations: BTreeMap<_, _> = Violation::ALL
             .iter()
             .map(|kind| (kind.as_str().to_owned(), world.violations(*kind)))
@@ -242,6 +251,7 @@ impl Summary {
             invalid_reasons,
             interrupted: span.interrupted,
             duration_s,
+            cpu_share,
             drain_s: seconds(span.end.saturating_sub(span.sent)),
             started_per_s,
             exchanges: stats.get(Counter::Completed),
@@ -301,6 +311,9 @@ impl Summary {
             .map_or_else(Percentiles::default, |report| report.with_losses)
     }
 }
+
+/// With less of a core than this, the generator's absences show in the latencies.
+const CPU_SHARE_MIN: f64 = 0.9;
 
 /// Why the generator may have been what was measured.
 fn invalid_reasons(
@@ -457,7 +470,13 @@ pub(crate) mod tests {
             environment: Environment::default(),
             stats: &stats,
             world: &World::new(1, 10, 2),
-            span: Span { begin: 0, sent: 2 * SECOND_NS, end: 3 * SECOND_NS, interrupted: false },
+            span: Span {
+                begin: 0,
+                sent: 2 * SECOND_NS,
+                end: 3 * SECOND_NS,
+                interrupted: false,
+                cpu: 3 * SECOND_NS,
+            },
             started_at: 0,
             port: PortInfo { mode: "memory".into(), ..PortInfo::default() },
         });

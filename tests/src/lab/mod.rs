@@ -7,8 +7,8 @@ pub(crate) mod sandbox;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
@@ -19,12 +19,13 @@ const PREFIX: &str = "gml-";
 
 /// A private network of namespaces, with a temporary folder for configs, captures and state.
 ///
-/// The namespaces are removed when the last handle to each is dropped. What a killed run left
-/// behind is removed when the next lab is made.
+/// A namespace is removed when the lab and the last handle to it are dropped. What a killed run
+/// left behind is removed when the next lab is made.
 #[derive(Debug)]
 pub struct Lab {
     number: u32,
     dir: PathBuf,
+    namespaces: Mutex<Vec<Namespace>>,
     /// None when the folder is to be kept.
     _guard: Option<tempfile::TempDir>,
 }
@@ -51,7 +52,8 @@ impl Lab {
         } else {
             Some(guard)
         };
-        Ok(Self { number: NUMBER.fetch_add(1, Ordering::Relaxed), dir, _guard: guard })
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { number, dir, namespaces: Mutex::default(), _guard: guard })
     }
 
     /// The lab's folder, removed with the lab.
@@ -65,7 +67,12 @@ impl Lab {
     /// # Errors
     /// When `ip` fails, for example without root.
     pub fn namespace(&self, role: &str) -> Result<Namespace> {
-        Namespace::new(format!("{PREFIX}{}-{}-{role}", std::process::id(), self.number))
+        let name = format!("{PREFIX}{}-{}-{role}", std::process::id(), self.number);
+        let namespace = Namespace::new(name)?;
+        // The list is only ever added to, so a panic elsewhere leaves it usable.
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        namespaces.push(namespace.clone());
+        Ok(namespace)
     }
 
     /// Writes `contents` to a file of the lab's folder and returns its path.

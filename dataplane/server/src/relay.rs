@@ -26,6 +26,16 @@ struct Relay<'a> {
     relay_port: Option<&'a [u8]>,
 }
 
+impl Relay<'_> {
+    const NONE: Self = Self {
+        hop_count: 0,
+        link_address: Ipv6Addr::UNSPECIFIED,
+        peer_address: Ipv6Addr::UNSPECIFIED,
+        interface_id: None,
+        relay_port: None,
+    };
+}
+
 /// The relay agents on the way, the one nearest to the server first.
 #[derive(Debug)]
 pub(crate) struct Relays<'a> {
@@ -40,20 +50,16 @@ pub(crate) struct Wrapping {
 }
 
 impl<'a> Relays<'a> {
-    /// Unwraps a datagram down to the client's message.
-    pub(crate) fn unwrap(payload: &'a [u8]) -> Result<(Self, Message<'a>), DropReason> {
-        const NONE: Relay<'static> = Relay {
-            hop_count: 0,
-            link_address: Ipv6Addr::UNSPECIFIED,
-            peer_address: Ipv6Addr::UNSPECIFIED,
-            interface_id: None,
-            relay_port: None,
-        };
-        let mut relays = Self { relays: [NONE; RELAYS_MAX], count: 0 };
+    /// No relay agents yet.
+    pub(crate) const NONE: Self = Self { relays: [Relay::NONE; RELAYS_MAX], count: 0 };
+
+    /// Unwraps a datagram down to the client's message. In place: this is too large to be handed
+    /// about.
+    pub(crate) fn unwrap(&mut self, payload: &'a [u8]) -> Result<Message<'a>, DropReason> {
         let mut octets = payload;
         while octets.first() == Some(&MessageType::RELAY_FORW.0) {
             let message = RelayMessage::parse(octets).map_err(|_| DropReason::Malformed)?;
-            let Some(relay) = relays.relays.get_mut(relays.count) else {
+            let Some(relay) = self.relays.get_mut(self.count) else {
                 return Err(DropReason::HopLimit);
             };
             if message.hop_count > HOP_COUNT_LIMIT {
@@ -63,7 +69,7 @@ impl<'a> Relays<'a> {
                 hop_count: message.hop_count,
                 link_address: message.link_address,
                 peer_address: message.peer_address,
-                ..NONE
+                ..Relay::NONE
             };
             let mut relayed = None;
             for option in message.options {
@@ -76,14 +82,13 @@ impl<'a> Relays<'a> {
                 slot.get_or_insert(option.data);
             }
             octets = relayed.ok_or(DropReason::RelayWithoutMessage)?;
-            relays.count += 1;
+            self.count += 1;
         }
         if octets.first() == Some(&MessageType::RELAY_REPL.0) {
             // RFC 8415 section 16.14.
             return Err(DropReason::MessageForClients);
         }
-        let message = Message::parse(octets).map_err(|_| DropReason::Malformed)?;
-        Ok((relays, message))
+        Message::parse(octets).map_err(|_| DropReason::Malformed)
     }
 
     fn all(&self) -> &[Relay<'a>] {

@@ -86,9 +86,9 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads the message and applies the rules of RFC 8415 section 16.
-    pub(crate) fn parse(message: Message<'a>, server_duid: &Duid) -> Result<Self, DropReason> {
-        let mut request = Self {
+    /// A message of which nothing has been read.
+    pub(crate) fn new(message: Message<'a>) -> Self {
+        Self {
             message,
             client_id: None,
             server_id: None,
@@ -96,32 +96,36 @@ impl<'a> Request<'a> {
             requested: RequestedOptions::default(),
             ias: [IaRequest::NONE; IAS_MAX],
             ia_count: 0,
-        };
-        request.check_type()?;
+        }
+    }
+
+    /// Reads the message and applies the rules of RFC 8415 section 16. In place: this is too large
+    /// to be handed about.
+    pub(crate) fn read(&mut self, server_duid: &Duid) -> Result<(), DropReason> {
+        self.check_type()?;
         // Of a singleton option that occurs twice the first one counts (RFC 8415 section 21 only
         // says that they must not be joined).
-        for option in message.options {
+        for option in self.message.options {
             match option.code {
                 OptionCode::CLIENT_ID => {
-                    request.client_id.get_or_insert(option.data);
+                    self.client_id.get_or_insert(option.data);
                 }
                 OptionCode::SERVER_ID => {
-                    request.server_id.get_or_insert(option.data);
+                    self.server_id.get_or_insert(option.data);
                 }
-                OptionCode::ORO if request.requested.0.is_none() => {
+                OptionCode::ORO if self.requested.0.is_none() => {
                     let oro =
                         OptionRequest::parse(option.data).map_err(|_| DropReason::Malformed)?;
-                    request.requested = RequestedOptions::new(oro);
+                    self.requested = RequestedOptions::new(oro);
                 }
-                OptionCode::RAPID_COMMIT => request.rapid_commit = true,
-                OptionCode::IA_NA => request.add_ia(IaKind::Na, option.data)?,
-                OptionCode::IA_TA => request.add_ia(IaKind::Ta, option.data)?,
-                OptionCode::IA_PD => request.add_ia(IaKind::Pd, option.data)?,
+                OptionCode::RAPID_COMMIT => self.rapid_commit = true,
+                OptionCode::IA_NA => self.add_ia(IaKind::Na, option.data)?,
+                OptionCode::IA_TA => self.add_ia(IaKind::Ta, option.data)?,
+                OptionCode::IA_PD => self.add_ia(IaKind::Pd, option.data)?,
                 _ => {}
             }
         }
-        request.check_ids(server_duid)?;
-        Ok(request)
+        self.check_ids(server_duid)
     }
 
     /// The identity associations in the order of the message.

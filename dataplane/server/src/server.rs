@@ -95,8 +95,10 @@ impl Server {
         buffer: &mut [u8],
         updates: &mut S,
     ) -> Result<ReplyInfo, DropReason> {
-        let (relays, message) = Relays::unwrap(inbound.payload)?;
-        let request = Request::parse(message, &self.duid)?;
+        let mut relays = Relays::NONE;
+        let message = relays.unwrap(inbound.payload)?;
+        let mut request = Request::new(message);
+        request.read(&self.duid)?;
         if !self.accept_unicast && relays.is_empty() && !inbound.destination.is_multicast() {
             return Err(DropReason::Unicast);
         }

@@ -123,7 +123,7 @@ impl Lab {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
-        let config = TableConfig { hash_key: [7; 16], client_stripes: 16, expected_bindings: 100 };
+        let config = TableConfig { hash_key: [7; 16], client_stripes: 2, expected_bindings: 100 };
         Self::on_table(Arc::new(LeaseTable::new(&config, pools())), change)
     }
 

@@ -95,7 +95,7 @@ impl Server {
         let advertise = message.msg_type == MessageType::SOLICIT && !rapid;
         if !advertise {
             self.replies += 1;
-            if self.faults.drop_reply.is_some_and(|n| self.replies % n == 0) {
+            if self.faults.drop_reply.is_some_and(|n| self.replies.is_multiple_of(n)) {
                 return None;
             }
         }

@@ -225,6 +225,8 @@ pub struct Server {
     config: PathBuf,
     pin: Option<String>,
     process: Process,
+    /// What the processes before the present one wrote.
+    earlier_log: Vec<String>,
 }
 
 impl Server {
@@ -240,7 +242,8 @@ impl Server {
         let pin = config.pin.clone();
         let process = launch(namespace, &binary, &path, pin.as_deref())?;
         let namespace = namespace.clone();
-        let mut server = Self { namespace, binary, dir, config: path, pin, process };
+        let mut server =
+            Self { namespace, binary, dir, config: path, pin, process, earlier_log: Vec::new() };
         server.wait_serving()?;
         Ok(server)
     }
@@ -273,6 +276,8 @@ impl Server {
         if self.process.is_running()? {
             bail!("the server still runs; kill or stop it first");
         }
+        self.earlier_log.append(&mut self.process.lines());
+        self.earlier_log.push("--- started again ---".to_owned());
         self.process = launch(&self.namespace, &self.binary, &self.config, self.pin.as_deref())?;
         self.wait_serving()
     }
@@ -280,6 +285,14 @@ impl Server {
     /// The server's process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Everything that the server has logged, over all its restarts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let mut lines = self.earlier_log.clone();
+        lines.append(&mut self.process.lines());
+        lines.join("\n")
     }
 
     /// What the running server says of itself: `gemel ctl status --json`.

@@ -4,9 +4,11 @@ mod common;
 
 use anyhow::Result;
 use common::{BOUND, Direct, EXCHANGE, assert_in_pools, finish, wait_no_leases};
-use gemel_tests::clients::{Dhclient, Dhcp6c, Dhcpcd, Dibbler, Software, Wanted};
+use gemel_tests::clients::{
+    Dhclient, DhclientDeclining, Dhcp6c, Dhcpcd, Dibbler, Software, Wanted,
+};
 use gemel_tests::gemel::{LinkConfig, Mode};
-use gemel_tests::{Message, Process, Sandbox, require};
+use gemel_tests::{Message, Process, Sandbox, require, wait};
 
 /// A client is bound, both sides agree on what it has, and after its RELEASE nobody has it.
 fn bind_and_release(software: &'static dyn Software, wanted: Wanted, mode: Mode) -> Result<()> {
@@ -141,6 +143,28 @@ fn comes_back(wanted: Wanted, question: Message) -> Result<()> {
     client.restart()?;
     capture.wait_exchange(question, EXCHANGE)?;
     assert_eq!(client.wait_bound(BOUND)?, leases);
+    lab.server.assert_leases(&leases)?;
+    finish(capture)?;
+    Ok(())
+}
+
+/// A client that finds its address in use declines it and gets another; nobody gets the first.
+#[test]
+fn decline() -> Result<()> {
+    require!(["dhclient", "tcpdump", "tshark"], ["gemel"]);
+    let lab = Direct::new(Mode::Auto, 1, LinkConfig::new("access", 1))?;
+    let capture = lab.capture("client.pcap")?;
+    // dhclient leaves duplicate address detection to its script; the exit status 3 tells it that
+    // the address is in use.
+    let client = lab.client(&DhclientDeclining, Wanted::Address)?;
+    capture.wait_exchange(Message::Decline, EXCHANGE)?;
+    // Its records have the declined address, which the server has no more under its name, until it
+    // is given the next one.
+    let leases = wait::until("the client to get another address", BOUND, || {
+        let leases = client.leases()?;
+        Ok((!leases.is_empty() && leases == lab.server.leases()?).then_some(leases))
+    })?;
+    assert_eq!(lab.bindings("abandoned")?, 1);
     lab.server.assert_leases(&leases)?;
     finish(capture)?;
     Ok(())

@@ -5,7 +5,7 @@ mod common;
 use std::collections::HashSet;
 
 use anyhow::Result;
-use common::{BOUND, EXCHANGE, assert_in_pools, assert_mode, finish, wait_no_leases};
+use common::{BOUND, EXCHANGE, assert_in_pools, assert_mode, finish, show_log, wait_no_leases};
 use gemel_tests::clients::{Client, Dhclient, Dhcpcd, Software, Wanted, relay};
 use gemel_tests::gemel::{Config, LinkConfig, Mode, Server};
 use gemel_tests::{Capture, Interface, Lab, Link, Message, Namespace, Process, require};
@@ -54,6 +54,12 @@ impl Chain {
         let first_upper = uppers[0].clone();
         let client = uppers[usize::from(relays)].clone();
         Ok(Self { server, first_upper, client, _relays: processes, lab })
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        show_log(&self.server);
     }
 }
 

@@ -12,6 +12,35 @@ use crate::Process;
 #[derive(Debug)]
 pub struct Dhclient;
 
+/// The same, finding the first address that it is given in use.
+#[derive(Debug)]
+pub struct DhclientDeclining;
+
+impl Software for DhclientDeclining {
+    fn program(&self) -> &'static str {
+        Dhclient.program()
+    }
+
+    fn command(&self, seat: &Seat) -> Result<Command> {
+        let command = Dhclient.command(seat)?;
+        let script = seat.read("script").replace("exit 0", DECLINE_ONCE);
+        seat.write("script", &script.replace("MARK", &seat.file("declined")))?;
+        Ok(command)
+    }
+
+    fn leases(&self, seat: &Seat, output: &[String]) -> Result<Vec<Lease>> {
+        Dhclient.leases(seat, output)
+    }
+
+    fn release(&self, seat: &Seat, process: &mut Process) -> Result<()> {
+        Dhclient.release(seat, process)
+    }
+}
+
+/// Exit status 3 of the script tells dhclient that duplicate address detection failed.
+const DECLINE_ONCE: &str =
+    "[ \"$reason\" = BOUND6 ] && [ ! -e MARK ] && { touch MARK; exit 3; }\nexit 0";
+
 impl Dhclient {
     fn arguments(self_release: bool, seat: &Seat) -> Result<Command> {
         let mut command = seat.sandbox.command("dhclient")?;

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 
 use crate::{Interface, Lab, Process, Sandbox, wait};
 
-pub use dhclient::Dhclient;
+pub use dhclient::{Dhclient, DhclientDeclining};
 pub use dhcp6c::Dhcp6c;
 pub use dhcpcd::Dhcpcd;
 pub use dibbler::Dibbler;

@@ -44,9 +44,26 @@ impl Direct {
         Capture::start(&self.lab, &self.client_interface, file)
     }
 
+    /// The number of leases that the server has under a binding-status.
+    pub(crate) fn bindings(&self, status: &str) -> Result<u64> {
+        let page = self.server.status()?;
+        Ok(page["bindings_by_status"][status].as_u64().unwrap_or(0))
+    }
+
     pub(crate) fn client(&self, software: &'static dyn Software, wanted: Wanted) -> Result<Client> {
         Client::start(&self.lab, software, &self.client_interface, wanted, "client")
     }
+}
+
+impl Drop for Direct {
+    fn drop(&mut self) {
+        show_log(&self.server);
+    }
+}
+
+/// Prints the server's log; the test harness shows it when the test fails.
+pub(crate) fn show_log(server: &Server) {
+    println!("the server's log:\n{}", server.log());
 }
 
 /// The server must run in the mode that it was told, and must not quietly fall back.

@@ -16,8 +16,32 @@ pub enum Pace {
     Rate(f64),
     /// Closed loop: this many exchanges outstanding.
     Window(u32),
-    /// Search for the highest rate with at most 0.1 % loss, with steps of this many seconds.
-    FindMax(f64),
+    /// Search for the highest rate with at most 0.1 % loss.
+    FindMax {
+        /// The first rate that is tried, exchanges per second.
+        from: f64,
+        /// Length of each step, seconds.
+        step_seconds: f64,
+    },
+}
+
+/// Exchanges outstanding in a closed loop, enough to keep any server busy.
+const WINDOW: u32 = 256;
+
+/// How late the generator may be at the 99th percentile before its figures count as its own, in
+/// microseconds. Latency counts from the moment a message was due, so a late generator makes the
+/// server look worse, never better; the limit only has to tell a busy machine from a hopeless one.
+const LAG_LIMIT_US: f64 = 100_000.0;
+
+/// The outcome of [`Load::highest_rate`].
+#[derive(Clone, Debug)]
+pub struct Highest {
+    /// The highest rate with at most 0.1 % loss, open loop, exchanges per second.
+    pub per_s: f64,
+    /// What ended the search: `server`, `generator`, `range`.
+    pub limited_by: String,
+    /// Exchanges per second in a closed loop.
+    pub closed_loop_per_s: f64,
 }
 
 /// One run of the load generator.
@@ -78,11 +102,13 @@ impl Load {
                 command.args(["run", "--window", &window.to_string()]);
                 command.args(["--seconds", &self.seconds.to_string()]);
             }
-            Pace::FindMax(step) => {
-                command.args(["find-max", "--step-seconds", &step.to_string()]);
+            Pace::FindMax { from, step_seconds } => {
+                command.args(["find-max", "--from", &from.to_string()]);
+                command.args(["--step-seconds", &step_seconds.to_string()]);
             }
         }
         command.args(["--interface", interface.name(), "--mode", self.mode, "--json"]);
+        command.args(["--lag-limit", &LAG_LIMIT_US.to_string()]);
         command.args(["--clients", &self.clients.to_string(), "--seed", &self.seed.to_string()]);
         command.args(["--renew-share", &self.renew_share.to_string(), "--ia"]);
         command.arg(match self.wanted {
@@ -117,6 +143,49 @@ impl Load {
         summary(&text)
     }
 }
+
+impl Load {
+    /// Looks for the highest rate of this kind of load: first in a closed loop, then in open loops
+    /// around that. `each` is called after every run, for what lies in [`Self::grants`].
+    ///
+    /// # Errors
+    /// As [`Self::run`], and when the server bears no load at all.
+    pub fn highest_rate(
+        &self,
+        interface: &Interface,
+        step_seconds: f64,
+        mut each: impl FnMut() -> Result<()>,
+    ) -> Result<Highest> {
+        let mut load = self.clone();
+        load.pace = Pace::Window(WINDOW);
+        load.seconds = step_seconds;
+        let closed = load.run(interface)?;
+        each()?;
+        let closed_loop_per_s = closed["exchanges_per_s"].as_f64().unwrap_or(0.0);
+        if closed_loop_per_s <= 0.0 {
+            bail!("no exchange was completed: {closed}");
+        }
+        load.pace = Pace::FindMax { from: closed_loop_per_s / 2.0, step_seconds };
+        let mut best: Option<Highest> = None;
+        for _ in 0..SEARCHES_MAX {
+            let found = load.run(interface)?;
+            each()?;
+            let per_s = found["max_per_s"].as_f64().context("no max_per_s in the summary")?;
+            if best.as_ref().is_none_or(|best| best.per_s < per_s) {
+                let limited_by = found["limited_by"].as_str().unwrap_or_default().to_owned();
+                best = Some(Highest { per_s, limited_by, closed_loop_per_s });
+            }
+            // A pause of the whole machine in one step sends the search far down.
+            if per_s > closed_loop_per_s / 2.0 {
+                break;
+            }
+        }
+        best.filter(|best| best.per_s > 0.0).context("the server bore no rate at all")
+    }
+}
+
+/// How often the search is made when it ends suspiciously low.
+const SEARCHES_MAX: u32 = 3;
 
 /// The summary on the last line of the generator's output.
 ///

@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use gemel_tests::bench::{Load, Pace};
+use gemel_tests::bench::{Highest, Load, Pace};
 use gemel_tests::gemel::{Config, Durability, LinkConfig, Mode, Server};
 use gemel_tests::{Lab, Link, requirement};
 use serde_json::{Value, json};
@@ -53,8 +53,7 @@ const VARIANTS: [(Mode, Durability); 4] = [
 #[derive(Clone, Debug)]
 struct Sample {
     mode: String,
-    max_per_s: f64,
-    limited_by: String,
+    highest: Highest,
     p50_us: f64,
     p99_us: f64,
     lost: u64,
@@ -80,8 +79,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             eprintln!(
                 "round {round}, {}: {:.0} exchanges/s (limit: {}), p50 {:.0} us, p99 {:.0} us",
                 name(variant),
-                sample.max_per_s,
-                sample.limited_by,
+                sample.highest.per_s,
+                sample.highest.limited_by,
                 sample.p50_us,
                 sample.p99_us
             );
@@ -117,22 +116,17 @@ fn measure(args: &Args, (mode, durability): (Mode, Durability)) -> Result<Sample
         bail!("AF_XDP is not available here: the server fell back to sockets");
     }
 
-    let load = |pace, seconds, seed| {
-        let mut load = Load::new(pace, seconds, CLIENTS);
-        load.core = Some(args.generator_core);
-        load.seed = seed;
-        load.run(&interface)
-    };
-    let found = load(Pace::FindMax(args.step_seconds), 0.0, 1)?;
-    let max_per_s = found["max_per_s"].as_f64().context("no highest rate in the summary")?;
-    ensure!(max_per_s > 0.0, "the server bore no rate at all: {found}");
-    let quiet = load(Pace::Rate(max_per_s * LATENCY_SHARE), args.seconds, 2)?;
+    let mut load = Load::new(Pace::Window(1), args.seconds, CLIENTS);
+    load.core = Some(args.generator_core);
+    let highest = load.highest_rate(&interface, args.step_seconds, || Ok(()))?;
+    load.pace = Pace::Rate(highest.per_s * LATENCY_SHARE);
+    load.seed = 2;
+    let quiet = load.run(&interface)?;
     let times = &quiet["pairs"]["request_reply"]["with_losses"];
     let time = |key: &str| times[key].as_f64().with_context(|| format!("no {key} in {times}"));
     Ok(Sample {
         mode: found_mode,
-        max_per_s,
-        limited_by: found["limited_by"].as_str().unwrap_or_default().to_owned(),
+        highest,
         p50_us: time("p50_us")?,
         p99_us: time("p99_us")?,
         lost: quiet["lost_replies"].as_u64().unwrap_or(0)
@@ -170,13 +164,13 @@ fn table(samples: &[Vec<Sample>]) -> String {
             "{:<22} {:<14} {:>28} {:>24} {:>24}\n",
             name(variant),
             samples.first().map_or("", |sample| &sample.mode),
-            column(|sample| sample.max_per_s),
+            column(|sample| sample.highest.per_s),
             column(|sample| sample.p50_us),
             column(|sample| sample.p99_us)
         );
     }
     for (first, second) in [(0, 1), (2, 3)] {
-        let median = |index: usize| spread(samples[index].iter().map(|s| s.max_per_s)).0;
+        let median = |index: usize| spread(samples[index].iter().map(|s| s.highest.per_s)).0;
         text += &format!(
             "{}: {:.2} times the exchanges/s of {}\n",
             name(VARIANTS[first]),
@@ -200,8 +194,9 @@ fn report(args: &Args, samples: &[Vec<Sample>]) -> Value {
                 "asked_mode": mode.as_str(),
                 "mode": samples.first().map(|sample| &sample.mode),
                 "durability": durability.as_str(),
-                "max_exchanges_per_s": figures(|sample| sample.max_per_s),
-                "limited_by": samples.iter().map(|sample| &sample.limited_by).collect::<Vec<_>>(),
+                "max_exchanges_per_s": figures(|sample| sample.highest.per_s),
+                "closed_loop_per_s": figures(|sample| sample.highest.closed_loop_per_s),
+                "limited_by": samples.iter().map(|sample| &sample.highest.limited_by).collect::<Vec<_>>(),
                 "reply_p50_us": figures(|sample| sample.p50_us),
                 "reply_p99_us": figures(|sample| sample.p99_us),
                 "lost": samples.iter().map(|sample| sample.lost).sum::<u64>(),
@@ -233,10 +228,9 @@ mod tests {
 
     #[test]
     fn the_table_compares_modes() {
-        let sample = |max_per_s| Sample {
+        let sample = |per_s: f64| Sample {
             mode: "native".into(),
-            max_per_s,
-            limited_by: "server".into(),
+            highest: Highest { per_s, limited_by: "server".into(), closed_loop_per_s: per_s },
             p50_us: 100.0,
             p99_us: 900.0,
             lost: 0,

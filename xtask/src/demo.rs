@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use gemel_tests::bench::{Load, Pace, read_grants};
+use gemel_tests::bench::{Highest, Load, Pace, read_grants};
 use gemel_tests::clients::{Client, Dhclient, Lease, Wanted};
 use gemel_tests::gemel::{Config, LinkConfig, Mode, Server};
 use gemel_tests::{Interface, Lab, Link, Process, requirement};
@@ -76,8 +76,7 @@ struct Demo {
 struct Shown {
     mode: String,
     client: Vec<Lease>,
-    max_per_s: f64,
-    limited_by: String,
+    highest: Highest,
     half: Value,
     granted: usize,
     found: usize,
@@ -125,13 +124,20 @@ impl Demo {
         granted.enter(&leases)?;
 
         say("looking for the highest rate of exchanges");
-        let found = self.load(Pace::FindMax(1.0), 0.0, 1, None, &mut granted)?;
-        let max_per_s = number(&found, "max_per_s")?;
-        ensure!(max_per_s > 0.0, "the server bore no rate at all: {found}");
+        let file = self.lab.dir().join("grants");
+        let mut load = Load::new(Pace::Window(1), 0.0, CLIENTS);
+        load.core = self.generator_core;
+        load.grants = Some(file.clone());
+        let highest =
+            load.highest_rate(&self.interface, 1.0, || granted.enter(&read_grants(&file)?))?;
 
-        say(&format!("{seconds} s at half of that, {:.0} exchanges/s", max_per_s / 2.0));
-        let half = Pace::Rate(max_per_s / 2.0);
-        let half = self.load(half, seconds, 2, Some(report), &mut granted)?;
+        say(&format!("{seconds} s at half of that, {:.0} exchanges/s", highest.per_s / 2.0));
+        load.pace = Pace::Rate(highest.per_s / 2.0);
+        load.seconds = seconds;
+        load.seed = 2;
+        load.out = Some(report.to_owned());
+        let half = load.run(&self.interface)?;
+        granted.enter(&read_grants(&file)?)?;
 
         say("SIGKILL to the server in the middle of a load as fast as it answers");
         self.kill_under_load(&mut granted)?;
@@ -148,34 +154,13 @@ impl Demo {
         Ok(Shown {
             mode,
             client: leases,
-            max_per_s,
-            limited_by: found["limited_by"].as_str().unwrap_or_default().to_owned(),
+            highest,
             half,
             granted: granted.leases.len(),
             found: found_leases,
             restart,
             report: report.join("report.html"),
         })
-    }
-
-    /// Runs a load to its end and remembers what its clients received.
-    fn load(
-        &self,
-        pace: Pace,
-        seconds: f64,
-        seed: u64,
-        out: Option<&Path>,
-        granted: &mut Grants,
-    ) -> Result<Value> {
-        let file = self.lab.dir().join("grants");
-        let mut load = Load::new(pace, seconds, CLIENTS);
-        load.seed = seed;
-        load.core = self.generator_core;
-        load.out = out.map(Path::to_owned);
-        load.grants = Some(file.clone());
-        let summary = load.run(&self.interface)?;
-        granted.enter(&read_grants(&file)?)?;
-        Ok(summary)
     }
 
     fn kill_under_load(&mut self, granted: &mut Grants) -> Result<()> {
@@ -226,10 +211,6 @@ impl Grants {
     }
 }
 
-fn number(value: &Value, key: &str) -> Result<f64> {
-    value[key].as_f64().with_context(|| format!("no number {key} in {value}"))
-}
-
 impl Shown {
     /// A percentile of REQUEST to REPLY at half the highest rate, in microseconds.
     fn percentile(&self, name: &str) -> f64 {
@@ -252,7 +233,10 @@ impl Shown {
         lines.extend([
             (
                 "highest rate",
-                format!("{:.0} exchanges/s (limit: {})", self.max_per_s, self.limited_by),
+                format!(
+                    "{:.0} exchanges/s (limit: {})",
+                    self.highest.per_s, self.highest.limited_by
+                ),
             ),
             ("at half of that", format!("{exchanges} exchanges, {rate:.0} per second")),
             (
@@ -282,8 +266,8 @@ impl Shown {
     fn json(&self) -> Value {
         let fields: BTreeMap<&str, Value> = [
             ("mode", json!(self.mode)),
-            ("max_exchanges_per_s", json!(self.max_per_s)),
-            ("limited_by", json!(self.limited_by)),
+            ("max_exchanges_per_s", json!(self.highest.per_s)),
+            ("limited_by", json!(self.highest.limited_by)),
             ("exchanges", self.half["exchanges"].clone()),
             ("exchanges_per_s", self.half["exchanges_per_s"].clone()),
             ("p50_us", json!(self.percentile("p50_us"))),
@@ -328,8 +312,11 @@ mod tests {
         let shown = Shown {
             mode: "native".into(),
             client: vec![lease("2001:db8::1", "a")],
-            max_per_s: 2000.0,
-            limited_by: "server".into(),
+            highest: Highest {
+                per_s: 2000.0,
+                limited_by: "server".into(),
+                closed_loop_per_s: 2100.0,
+            },
             half: json!({
                 "exchanges": 10, "exchanges_per_s": 1000.0, "lost_replies": 1, "lost_advertises": 2,
                 "pairs": {"request_reply": {"with_losses": {"p50_us": 1.0, "p99_us": 2.0, "p999_us": 3.0}}},

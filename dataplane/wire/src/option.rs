@@ -27,7 +27,7 @@ impl<'a> Options<'a> {
         let mut rest = octets;
         while let [c0, c1, l0, l1, tail @ ..] = rest {
             let claimed = usize::from(u16::from_be_bytes([*l0, *l1]));
-            rest = tail.get(claimed..).ok_or(WireError::OptionOverrun {
+            rest = tail.get(claimed..).ok_or_else(|| WireError::OptionOverrun {
                 code: u16::from_be_bytes([*c0, *c1]),
                 claimed,
                 have: tail.len(),
@@ -264,7 +264,7 @@ impl<'a> OptionRequest<'a> {
     /// # Errors
     /// If the number of octets is odd.
     pub fn parse(data: &'a [u8]) -> Result<Self, WireError> {
-        if data.len() % 2 == 0 { Ok(Self(data)) } else { Err(WireError::StrayOctets(1)) }
+        if data.len().is_multiple_of(2) { Ok(Self(data)) } else { Err(WireError::StrayOctets(1)) }
     }
 
     /// The requested codes in order.

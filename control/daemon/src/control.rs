@@ -303,3 +303,213 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque as Queue, path::PathBuf};
+
+    use crossbeam::channel::{Sender, bounded};
+    use gemel_lease::{
+        ClientKey, IaKind, Ownership, PoolConfig, PoolId, PoolRange, PoolSet, TableConfig, Terms,
+    };
+    use gemel_wire::IaId;
+    use gemel_worker::submit::{self, Submitter};
+
+    use super::*;
+
+    /// A journal that does as it is told, and remembers what it was given.
+    #[derive(Default)]
+    struct Script {
+        /// What the next calls of `append`, `commit` and `retry` fail with; `None` lets one pass.
+        append: Queue<Option<StoreError>>,
+        commit: Queue<Option<StoreError>>,
+        retry: Queue<Option<StoreError>>,
+        appended: Vec<u8>,
+        durable: Vec<u8>,
+    }
+
+    fn next(queue: &mut Queue<Option<StoreError>>) -> Result<(), StoreError> {
+        queue.pop_front().flatten().map_or(Ok(()), Err)
+    }
+
+    impl Journal for Script {
+        fn append(&mut self, updates: &[u8]) -> Result<(), StoreError> {
+            next(&mut self.append)?;
+            self.appended.extend_from_slice(updates);
+            Ok(())
+        }
+
+        fn commit(&mut self) -> Result<(), StoreError> {
+            let result = next(&mut self.commit);
+            let appended = std::mem::take(&mut self.appended);
+            if result.is_ok() {
+                self.durable.extend(appended);
+            }
+            result
+        }
+
+        fn retry(&mut self) -> Result<(), StoreError> {
+            next(&mut self.retry)
+        }
+    }
+
+    fn disk_full() -> StoreError {
+        StoreError::NoSpace {
+            path: PathBuf::from("journal"),
+            needed: 1,
+            source: std::io::Error::from(std::io::ErrorKind::StorageFull),
+        }
+    }
+
+    fn journal_full() -> StoreError {
+        StoreError::JournalFull { segments: 3, checkpoint: None }
+    }
+
+    struct Rig {
+        control: Control<Script>,
+        submitter: Submitter,
+        table: Arc<LeaseTable>,
+        _submissions: Sender<Submission>,
+        begun: Instant,
+    }
+
+    const NOW: AbsoluteTime = AbsoluteTime(800_000_000);
+    const TERMS: Terms = Terms { preferred_lifetime: 60, valid_lifetime: 120 };
+
+    impl Rig {
+        fn new(script: Script) -> Self {
+            let range = PoolRange::Addresses {
+                first: "2001:db8::1:0".parse().unwrap(),
+                last: "2001:db8::1:ff".parse().unwrap(),
+            };
+            let pools =
+                PoolSet::new(vec![PoolConfig { range, ownership: Ownership::Sole }]).unwrap();
+            let table = Arc::new(LeaseTable::new(&TableConfig::default(), pools));
+            let (sender, submissions) = bounded(16);
+            let (submitter, resolver) = submit::connect(0, sender.clone()).unwrap();
+            let control = Control::new(
+                script,
+                Arc::clone(&table),
+                submissions,
+                Arc::new(RwLock::new(vec![Some(resolver)])),
+                Arc::default(),
+                Arc::default(),
+            );
+            Self { control, submitter, table, _submissions: sender, begun: Instant::now() }
+        }
+
+        fn key(client: &[u8]) -> ClientKey<'_> {
+            ClientKey { duid: client, kind: IaKind::Na, iaid: IaId(1) }
+        }
+
+        fn grant(&mut self, client: &[u8]) -> gemel_lease::Lease {
+            let (batch, _) = self.submitter.open();
+            let mut guard = self.table.lock(Self::key(client));
+            let lease = guard.grant(PoolId(0), None, &TERMS, NOW, batch).unwrap().lease;
+            drop(guard);
+            self.submitter.submit().unwrap();
+            lease
+        }
+
+        /// A round as the thread makes it, `secs` after the start.
+        fn round(&mut self, secs: u64) {
+            while let Ok(submission) = self.control.submissions.try_recv() {
+                self.control.taken.push_back(submission);
+            }
+            self.control.round(self.begun + Duration::from_secs(secs), NOW);
+        }
+
+        fn durable(&self) -> Vec<gemel_lease::Lease> {
+            gemel_lease::RecordIter::new(&self.control.journal.durable)
+                .map(|record| record.unwrap().binding.lease)
+                .collect()
+        }
+    }
+
+    #[test]
+    fn what_is_durable_is_resolved() {
+        let mut rig = Rig::new(Script::default());
+        let lease = rig.grant(b"one");
+        rig.round(0);
+        assert_eq!(rig.submitter.resolved(), Some((1, true)));
+        assert_eq!(rig.durable(), [lease]);
+        assert_eq!(rig.control.service.get(), Service::Full);
+    }
+
+    #[test]
+    fn a_failed_sync_makes_the_server_read_only_until_all_is_stored() {
+        let script = Script {
+            commit: [Some(disk_full())].into(),
+            retry: [Some(disk_full())].into(),
+            ..Script::default()
+        };
+        let mut rig = Rig::new(script);
+        let lost = rig.grant(b"one");
+        rig.round(0);
+        assert_eq!(rig.submitter.resolved(), Some((1, false)));
+        assert_eq!(rig.control.service.get(), Service::ReadOnly);
+        assert!(rig.control.status.lock().failed.is_some());
+        assert!(!rig.table.lock(Rig::key(b"one")).is_stored(lost));
+
+        // A worker that had not seen the flag yet.
+        let late = rig.grant(b"two");
+        rig.round(0);
+        assert_eq!(rig.submitter.resolved(), Some((2, false)));
+        assert!(!rig.table.lock(Rig::key(b"two")).is_stored(late));
+
+        rig.round(1);
+        assert_eq!(rig.control.service.get(), Service::ReadOnly, "the first retry fails, too");
+        assert!(rig.durable().is_empty());
+        rig.round(2);
+        assert_eq!(rig.control.service.get(), Service::Full);
+        let mut durable = rig.durable();
+        durable.sort_unstable();
+        let mut expected = [lost, late];
+        expected.sort_unstable();
+        assert_eq!(durable, expected, "stored before service is full again");
+        assert!(rig.table.lock(Rig::key(b"one")).is_stored(lost));
+        assert!(rig.control.status.lock().failed.is_none());
+    }
+
+    #[test]
+    fn a_full_journal_holds_replies_up_and_loses_none() {
+        let script = Script { append: [None, Some(journal_full())].into(), ..Script::default() };
+        let mut rig = Rig::new(script);
+        let first = rig.grant(b"one");
+        let second = rig.grant(b"two");
+        rig.round(0);
+        assert_eq!(rig.submitter.resolved(), Some((1, true)), "what was appended is committed");
+        assert_eq!(rig.submitter.resolved(), None);
+        assert_eq!(rig.control.service.get(), Service::Full);
+        rig.round(0);
+        assert_eq!(rig.submitter.resolved(), Some((2, true)));
+        assert_eq!(rig.durable(), [first, second]);
+    }
+
+    #[test]
+    fn a_journal_that_stays_full_makes_the_server_read_only() {
+        let script = Script {
+            append: std::iter::repeat_with(|| Some(journal_full())).take(20).collect(),
+            ..Script::default()
+        };
+        let mut rig = Rig::new(script);
+        rig.grant(b"one");
+        rig.round(0);
+        assert_eq!(rig.control.service.get(), Service::Full);
+        rig.round(1 + JOURNAL_FULL_PATIENCE.as_secs());
+        assert_eq!(rig.control.service.get(), Service::ReadOnly);
+        assert_eq!(rig.submitter.resolved(), Some((1, false)));
+    }
+
+    #[test]
+    fn leases_that_are_due_end_durably() {
+        let mut rig = Rig::new(Script::default());
+        let lease = rig.grant(b"one");
+        rig.round(0);
+        rig.control.expire_due = rig.begun;
+        rig.control.round(rig.begun, NOW.plus(TERMS.valid_lifetime));
+        assert_eq!(rig.table.len(), 0);
+        assert_eq!(rig.durable(), [lease, lease]);
+        assert_eq!(rig.control.status.lock().expired, 1);
+    }
+}

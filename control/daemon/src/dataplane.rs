@@ -37,6 +37,9 @@ const FRAME_LEN: u32 = 2048;
 /// Buffers of the socket worker that stands beside AF_XDP, where few packets come.
 const SIDE_FRAMES: usize = 256;
 
+/// The counters of every worker there has been, each with a label for people: sums never go back.
+pub type AllCounters = Arc<Mutex<Vec<(String, Arc<WorkerCounters>)>>>;
+
 /// What every worker shares.
 pub struct Dataplane {
     config: DataplaneConfig,
@@ -44,8 +47,7 @@ pub struct Dataplane {
     service: Arc<ServiceState>,
     submissions: Sender<Submission>,
     resolvers: Resolvers,
-    /// The counters of every worker there has been, by worker number.
-    counters: Arc<Mutex<Vec<(String, Arc<WorkerCounters>)>>>,
+    counters: AllCounters,
     next_core: std::cell::Cell<usize>,
 }
 
@@ -76,7 +78,7 @@ impl Dataplane {
         service: Arc<ServiceState>,
         submissions: Sender<Submission>,
         resolvers: Resolvers,
-        counters: Arc<Mutex<Vec<(String, Arc<WorkerCounters>)>>>,
+        counters: AllCounters,
     ) -> Self {
         let next_core = std::cell::Cell::new(0);
         Self { config, server, service, submissions, resolvers, counters, next_core }

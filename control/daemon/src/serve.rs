@@ -11,11 +11,14 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use crossbeam::channel::bounded;
-use gemel_lease::{LeaseTable, PoolRange, PoolSet, TableConfig};
+use gemel_lease::{
+    AbsoluteTime, Binding, BindingStatus, ClientDuid, IaKind, Lease, LeaseTable, PoolRange,
+    PoolSet, Record, TableConfig,
+};
 use gemel_server::Server;
 use gemel_store::{Durability as StoreDurability, Progress, Store, StoreConfig};
-use gemel_wire::Duid;
-use gemel_worker::submit::ServiceState;
+use gemel_wire::{Duid, IaId};
+use gemel_worker::{submit::ServiceState, wall_clock};
 use parking_lot::{Mutex, RwLock};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -293,6 +296,7 @@ fn open_store(config: &Config) -> Result<Store> {
         segments_max: config.store.segments_max as usize,
         map_len: size(config.store.map_size)?,
         checkpoint_interval: config.store.checkpoint_interval,
+        checkpoint_leases: config.store.checkpoint_leases as usize,
         ..defaults
     };
     let store = Store::open(store_config, log_progress())
@@ -315,17 +319,42 @@ fn restore(store: &mut Store, table: &LeaseTable) -> Result<()> {
     let restored = store
         .restore(|record| table.restore(record), log_progress())
         .context("cannot read the bindings back")?;
-    table.finish_restore();
     for bad in &restored.bad {
         let lease = bad.lease.map(|lease| lease.to_string());
-        warn!(lease, reason = bad.reason, "unreadable binding left out");
+        warn!(lease, reason = bad.reason, "unreadable binding: its lease is kept out of use");
+        if let Some(lease) = bad.lease {
+            table.restore(Record { binding: kept_out(lease), stamp: restored.stamp_max });
+        }
     }
+    table.finish_restore();
     if restored.bad_count > 0 {
-        warn!(count = restored.bad_count, "bindings could not be read and were left out");
+        warn!(count = restored.bad_count, "bindings could not be read");
     }
     let ms = begun.elapsed().as_millis();
     info!(records = restored.records, bindings = table.len(), ms, "bindings restored");
     Ok(())
+}
+
+/// In place of a binding that cannot be read: some client may still use the lease, so nobody else
+/// gets it while this process runs.
+fn kept_out(lease: Lease) -> Binding {
+    let now = wall_clock();
+    Binding {
+        lease,
+        kind: if lease.prefix_len == 128 { IaKind::Na } else { IaKind::Pd },
+        status: BindingStatus::Abandoned,
+        duid: ClientDuid::NONE,
+        iaid: IaId(0),
+        preferred_lifetime: 0,
+        valid_lifetime: 0,
+        client_last_transaction_time: AbsoluteTime::ZERO,
+        expiration_time: AbsoluteTime::ZERO,
+        start_time_of_state: now,
+        state_expiration_time: AbsoluteTime::INFINITE,
+        partner_lifetime: AbsoluteTime::ZERO,
+        acked_partner_lifetime: AbsoluteTime::ZERO,
+        partner_raw_clt_time: AbsoluteTime::ZERO,
+    }
 }
 
 /// A line of log each second, for databases that take longer than that.

@@ -7,11 +7,10 @@ use std::{
 };
 
 use gemel_lease::{BindingStatus, LeaseTable, PoolId};
-use gemel_worker::WorkerCounters;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::control::ControlStatus;
+use crate::{control::ControlStatus, dataplane::AllCounters};
 
 /// What the parts of a running server let others see.
 pub struct Shared {
@@ -28,7 +27,7 @@ pub struct Shared {
     /// Configured interfaces.
     pub interfaces: Mutex<Vec<InterfaceStatus>>,
     /// Counters of the workers, with a label each.
-    pub workers: Arc<Mutex<Vec<(String, Arc<WorkerCounters>)>>>,
+    pub workers: AllCounters,
     /// When the process started.
     pub started: SystemTime,
 }
@@ -129,7 +128,7 @@ impl Shared {
             .collect()
     }
 
-    /// Sums over all workers: family, name, value. See [`WorkerCounters::visit`].
+    /// Sums over all workers: family, name, value. See [`gemel_worker::WorkerCounters::visit`].
     #[must_use]
     pub fn counters(&self) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
         let mut sums: BTreeMap<_, BTreeMap<_, u64>> = BTreeMap::new();

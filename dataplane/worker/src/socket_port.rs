@@ -226,7 +226,7 @@ impl Port for SocketPort {
                     source: address.ip(),
                     source_port: address.port(),
                     destination: Ipv6Addr::from(info.ipi6_addr.s6_addr),
-                    interface: u32::try_from(info.ipi6_ifindex).unwrap_or(0),
+                    interface: info.ipi6_ifindex,
                 };
                 *slot = Some((origin, message.bytes));
             }

@@ -1,0 +1,415 @@
+//! A worker over a port in memory: replies wait for the disk, overload sheds by the rule, and the
+//! steady state allocates nothing.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    collections::VecDeque,
+    io,
+    net::Ipv6Addr,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
+
+use crossbeam::channel::{Receiver, bounded};
+use gemel_lease::{
+    AbsoluteTime, LeaseTable, Ownership, PoolConfig, PoolId, PoolRange, PoolSet, TableConfig,
+};
+use gemel_server::{LinkConfig, Server, ServerConfig, Service};
+use gemel_wire::{
+    ALL_RELAY_AGENTS_AND_SERVERS, Duid, Emitter, Ia, IaAddr, IaId, Message, MessageType,
+    OptionCode, Options, TransactionId,
+};
+use gemel_worker::{
+    Origin, Port, Worker, WorkerConfig, WorkerCounters,
+    submit::{self, Resolution, Resolver, ServiceState, Submission},
+};
+
+/// Counts the allocations of each thread.
+struct CountingAllocator;
+
+thread_local! {
+    /// Allocations of this thread: tests run beside each other.
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() {
+    // At the end of a thread there is no cell any more, and nothing to count.
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are those of the system's allocator.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// Allocations of this thread while `f` runs.
+fn allocations(f: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    f();
+    ALLOCATIONS.get() - before
+}
+
+type Buffer = Box<[u8; 2048]>;
+
+struct Datagram {
+    buffer: Buffer,
+    len: usize,
+}
+
+/// Queues in memory in place of a network card.
+struct MemoryPort {
+    arriving: VecDeque<Datagram>,
+    sent: VecDeque<Datagram>,
+    spare: Vec<Buffer>,
+    idle: io::PipeReader,
+}
+
+impl MemoryPort {
+    fn new(frames: usize) -> Self {
+        Self {
+            arriving: VecDeque::with_capacity(frames),
+            sent: VecDeque::with_capacity(frames),
+            spare: (0..frames).map(|_| Box::new([0; 2048])).collect(),
+            idle: io::pipe().unwrap().0,
+        }
+    }
+
+    /// Lets a message arrive; the closure writes it.
+    fn arrive(&mut self, write: impl FnOnce(&mut Emitter<'_>)) {
+        let mut buffer = self.spare.pop().expect("enough frames");
+        let mut out = Emitter::new(&mut buffer[..]);
+        write(&mut out);
+        let len = out.finish().unwrap();
+        self.arriving.push_back(Datagram { buffer, len });
+    }
+
+    /// Looks at the next reply that has left.
+    fn take_sent<T>(&mut self, read: impl FnOnce(&Message<'_>) -> T) -> Option<T> {
+        let datagram = self.sent.pop_front()?;
+        let value = read(&Message::parse(&datagram.buffer[..datagram.len]).unwrap());
+        self.spare.push(datagram.buffer);
+        Some(value)
+    }
+}
+
+impl Port for MemoryPort {
+    type Request = Datagram;
+    type Reply = Datagram;
+
+    fn receive(&mut self, batch: &mut Vec<Datagram>) -> io::Result<()> {
+        while batch.len() < batch.capacity()
+            && let Some(datagram) = self.arriving.pop_front()
+        {
+            batch.push(datagram);
+        }
+        Ok(())
+    }
+
+    fn origin(&self, _: &Datagram) -> Origin {
+        Origin {
+            source: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9),
+            source_port: 546,
+            destination: ALL_RELAY_AGENTS_AND_SERVERS,
+            interface: 7,
+        }
+    }
+
+    fn allocate(&mut self) -> Option<Datagram> {
+        self.spare.pop().map(|buffer| Datagram { buffer, len: 0 })
+    }
+
+    fn buffers<'a>(
+        &'a self,
+        request: &'a Datagram,
+        reply: &'a mut Datagram,
+    ) -> (&'a [u8], &'a mut [u8]) {
+        (&request.buffer[..request.len], &mut reply.buffer[..])
+    }
+
+    fn address(&mut self, _: &Datagram, reply: &mut Datagram, len: usize, port: u16) -> bool {
+        assert_eq!(port, 546, "clients listen there");
+        reply.len = len;
+        true
+    }
+
+    fn send(&mut self, reply: Datagram) {
+        self.sent.push_back(reply);
+    }
+
+    fn release(&mut self, request: Datagram) {
+        self.spare.push(request.buffer);
+    }
+
+    fn discard(&mut self, reply: Datagram) {
+        self.spare.push(reply.buffer);
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn pending(&self) -> bool {
+        false
+    }
+
+    fn readable(&self) -> BorrowedFd<'_> {
+        self.idle.as_fd()
+    }
+
+    fn visit_counters(&self, _: &mut dyn FnMut(&'static str, u64)) {}
+}
+
+/// A worker, and the test in the place of the control thread.
+struct Rig {
+    worker: Worker<MemoryPort>,
+    submissions: Receiver<Submission>,
+    resolver: Resolver,
+    service: Arc<ServiceState>,
+    counters: Arc<WorkerCounters>,
+    table: Arc<LeaseTable>,
+    server_duid: Duid,
+    now: AbsoluteTime,
+}
+
+const FRAMES: usize = 512;
+
+impl Rig {
+    fn new(held_max: usize) -> Self {
+        let pools = PoolSet::new(vec![PoolConfig {
+            range: PoolRange::Addresses {
+                first: "2001:db8::1:0".parse().unwrap(),
+                last: "2001:db8::1:ffff".parse().unwrap(),
+            },
+            ownership: Ownership::Sole,
+        }])
+        .unwrap();
+        let config = TableConfig { expected_bindings: 65_536, ..TableConfig::default() };
+        let table = Arc::new(LeaseTable::new(&config, pools));
+        let server_duid = Duid::new(&[0, 3, 0, 1, 2, 0, 0, 0, 0, 1]).unwrap();
+        let mut link = LinkConfig::new("lan");
+        link.interface = Some(7);
+        link.na_pools = vec![PoolId(0)];
+        let mut server_config = ServerConfig::new(server_duid);
+        server_config.links.push(link);
+        let server = Arc::new(Server::new(server_config, Arc::clone(&table)).unwrap());
+        let (sender, submissions) = bounded(64);
+        let (submitter, resolver) = submit::connect(0, sender).unwrap();
+        let service = Arc::new(ServiceState::default());
+        let counters = Arc::new(WorkerCounters::default());
+        let worker = Worker::new(
+            MemoryPort::new(FRAMES),
+            server,
+            submitter,
+            Arc::clone(&service),
+            Arc::clone(&counters),
+            WorkerConfig { batch: 64, held_max },
+        );
+        let now = AbsoluteTime(800_000_000);
+        Self { worker, submissions, resolver, service, counters, table, server_duid, now }
+    }
+
+    fn turn(&mut self) {
+        self.worker.turn(self.now).unwrap();
+    }
+
+    /// Plays the control thread: everything handed over is stored, or not.
+    fn resolve(&mut self, stored: bool) -> usize {
+        let mut updates = 0;
+        while let Ok(Submission { sequence, batch, .. }) = self.submissions.try_recv() {
+            updates += batch.len();
+            if !stored {
+                for record in batch.iter() {
+                    self.table.mark_unstored(record.unwrap().binding.lease);
+                }
+            }
+            self.resolver.resolve(Resolution { sequence, stored, batch });
+        }
+        updates
+    }
+
+    fn arrive(&mut self, msg_type: MessageType, client: u32, address: Option<Ipv6Addr>) {
+        let server_duid = self.server_duid;
+        self.worker.port_mut().arrive(|out| {
+            let [_, x0, x1, x2] = client.to_be_bytes();
+            out.message(msg_type, TransactionId([x0, x1, x2]));
+            let mut duid = [0, 3, 0, 1, 2, 0, 0, 0, 0, 0];
+            duid[6..].copy_from_slice(&client.to_be_bytes());
+            out.option(OptionCode::CLIENT_ID, &duid);
+            if msg_type != MessageType::SOLICIT {
+                out.duid(OptionCode::SERVER_ID, &server_duid);
+            }
+            let ia = out.begin_ia(OptionCode::IA_NA, IaId(1), 0, 0);
+            if let Some(address) = address {
+                out.ia_addr(address, 0, 0);
+            }
+            out.end(ia);
+        });
+    }
+
+    fn counter(&self, family: &str, name: &str) -> u64 {
+        let mut found = None;
+        self.counters.visit(&mut |f, n, value| {
+            if (f, n) == (family, name) {
+                found = Some(value);
+            }
+        });
+        found.expect("there is such a counter")
+    }
+
+    /// SOLICIT to REPLY for one client; the address.
+    fn exchange(&mut self, client: u32) -> Ipv6Addr {
+        self.arrive(MessageType::SOLICIT, client, None);
+        self.turn();
+        let offered = self.worker.port_mut().take_sent(address_in).unwrap();
+        self.arrive(MessageType::REQUEST, client, Some(offered));
+        self.turn();
+        self.resolve(true);
+        self.turn();
+        let granted = self.worker.port_mut().take_sent(address_in).unwrap();
+        assert_eq!(granted, offered);
+        granted
+    }
+}
+
+/// The address in the IA_NA of a reply.
+fn address_in(message: &Message<'_>) -> Ipv6Addr {
+    let ia = Ia::parse(message.options.first(OptionCode::IA_NA).unwrap()).unwrap();
+    let options: Options<'_> = ia.options;
+    IaAddr::parse(options.first(OptionCode::IA_ADDR).unwrap()).unwrap().address
+}
+
+#[test]
+fn a_reply_that_changes_a_binding_waits_for_the_disk() {
+    let mut rig = Rig::new(64);
+    rig.arrive(MessageType::REQUEST, 1, None);
+    rig.turn();
+    rig.turn();
+    assert_eq!(rig.worker.held(), 1);
+    assert!(rig.worker.port_mut().take_sent(|_| ()).is_none(), "nothing is stored yet");
+    assert_eq!(rig.resolve(true), 1);
+    rig.turn();
+    assert_eq!(rig.worker.held(), 0);
+    let reply = rig.worker.port_mut().take_sent(|message| message.msg_type);
+    assert_eq!(reply, Some(MessageType::REPLY));
+}
+
+#[test]
+fn replies_leave_batch_by_batch_in_order() {
+    let mut rig = Rig::new(64);
+    rig.arrive(MessageType::REQUEST, 1, None);
+    rig.turn();
+    rig.arrive(MessageType::REQUEST, 2, None);
+    rig.turn();
+    let first = rig.submissions.try_recv().unwrap();
+    let (sequence, batch) = (first.sequence, first.batch);
+    rig.resolver.resolve(Resolution { sequence, stored: true, batch });
+    rig.turn();
+    assert_eq!(rig.worker.held(), 1, "the second batch is not stored yet");
+    let left = rig.worker.port_mut().take_sent(|message| message.transaction_id.0);
+    assert_eq!(left, Some([0, 0, 1]));
+}
+
+#[test]
+fn what_could_not_be_stored_is_not_answered() {
+    let mut rig = Rig::new(64);
+    rig.arrive(MessageType::REQUEST, 1, None);
+    rig.turn();
+    rig.service.set(Service::ReadOnly);
+    assert_eq!(rig.resolve(false), 1);
+    rig.turn();
+    assert_eq!(rig.worker.held(), 0);
+    assert!(rig.worker.port_mut().take_sent(|_| ()).is_none());
+    assert_eq!(rig.counter("shed", "not_stored"), 1);
+    // The binding is in memory, but not stored: still no answer about it.
+    rig.arrive(MessageType::REQUEST, 1, None);
+    rig.turn();
+    assert!(rig.worker.port_mut().take_sent(|_| ()).is_none());
+    assert_eq!(rig.counter("dropped", "store_read_only"), 1);
+}
+
+#[test]
+fn solicits_are_shed_before_requests_and_then_reception_stops() {
+    let mut rig = Rig::new(100);
+    for client in 0..60 {
+        rig.arrive(MessageType::REQUEST, client, None);
+    }
+    rig.turn();
+    assert_eq!(rig.worker.held(), 60);
+    rig.arrive(MessageType::SOLICIT, 500, None);
+    for client in 100..150 {
+        rig.arrive(MessageType::REQUEST, client, None);
+    }
+    rig.turn();
+    assert_eq!(rig.counter("shed", "solicit_overload"), 1);
+    assert_eq!(rig.worker.held(), 110, "a batch that has begun is finished");
+    rig.arrive(MessageType::REQUEST, 200, None);
+    rig.turn();
+    assert_eq!(rig.worker.held(), 110, "no more is received");
+    rig.resolve(true);
+    rig.turn();
+    rig.turn();
+    assert_eq!(rig.worker.held(), 1, "what waited is taken when there is room again");
+    assert_eq!(rig.counter("received", "REQUEST"), 111);
+}
+
+#[test]
+fn the_steady_state_allocates_nothing() {
+    let mut rig = Rig::new(256);
+    let clients = 2_000;
+    // The first round makes the bindings and warms every buffer up.
+    let addresses: Vec<Ipv6Addr> = (0..clients).map(|client| rig.exchange(client)).collect();
+    let count = allocations(|| {
+        for _ in 0..5 {
+            for client in 0..clients {
+                rig.exchange(client);
+                let address = addresses[client as usize];
+                rig.arrive(MessageType::RENEW, client, Some(address));
+                rig.turn();
+                rig.resolve(true);
+                rig.turn();
+                assert_eq!(rig.worker.port_mut().take_sent(address_in), Some(address));
+            }
+        }
+    });
+    assert_eq!(count, 0, "allocations in 30,000 messages");
+}
+
+#[test]
+fn new_clients_cost_no_allocation_each() {
+    let mut rig = Rig::new(256);
+    for client in 0..1_000 {
+        rig.exchange(client);
+    }
+    let fresh = 20_000;
+    let count = allocations(|| {
+        for client in 1_000..1_000 + fresh {
+            rig.exchange(client);
+        }
+    });
+    // The table grows by whole blocks of records, where it was not reserved for.
+    assert!(count < fresh as usize / 10, "{count} allocations for {fresh} new clients");
+}
+
+#[test]
+fn the_counter_of_allocations_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
+}

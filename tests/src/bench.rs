@@ -16,30 +16,32 @@ pub enum Pace {
     Rate(f64),
     /// Closed loop: this many exchanges outstanding.
     Window(u32),
-    /// Search for the highest rate with at most 0.1 % loss.
-    FindMax {
-        /// The first rate that is tried, exchanges per second.
-        from: f64,
-        /// Length of each step, seconds.
-        step_seconds: f64,
-    },
 }
 
 /// Exchanges outstanding in a closed loop, enough to keep any server busy.
 const WINDOW: u32 = 256;
 
-/// How late the generator may be at the 99th percentile before its figures count as its own, in
-/// microseconds. Latency counts from the moment a message was due, so a late generator makes the
-/// server look worse, never better; the limit only has to tell a busy machine from a hopeless one.
-const LAG_LIMIT_US: f64 = 100_000.0;
+/// Share of the exchanges that may fail at the highest rate.
+const LOSS_MAX: f64 = 0.001;
+
+/// Share of a rate that must really have been offered for the rate to count.
+const STARTED_MIN: f64 = 0.97;
+
+/// The search ends when its bounds are this close, as a share of the rate.
+const PRECISION: f64 = 0.05;
+
+/// Rates that are tried at most.
+const STEPS_MAX: u32 = 14;
 
 /// The outcome of [`Load::highest_rate`].
 #[derive(Clone, Debug)]
 pub struct Highest {
     /// The highest rate with at most 0.1 % loss, open loop, exchanges per second.
     pub per_s: f64,
-    /// What ended the search: `server`, `generator`, `range`.
-    pub limited_by: String,
+    /// What ended the search: `server` when it lost more, `generator` when it could not offer more.
+    pub limited_by: &'static str,
+    /// The generator had its core to itself in the run at that rate.
+    pub undisturbed: bool,
     /// Exchanges per second in a closed loop.
     pub closed_loop_per_s: f64,
 }
@@ -49,7 +51,7 @@ pub struct Highest {
 pub struct Load {
     /// How it is paced.
     pub pace: Pace,
-    /// Its length in seconds; without meaning for [`Pace::FindMax`].
+    /// Its length in seconds.
     pub seconds: f64,
     /// Number of clients.
     pub clients: u32,
@@ -102,13 +104,8 @@ impl Load {
                 command.args(["run", "--window", &window.to_string()]);
                 command.args(["--seconds", &self.seconds.to_string()]);
             }
-            Pace::FindMax { from, step_seconds } => {
-                command.args(["find-max", "--from", &from.to_string()]);
-                command.args(["--step-seconds", &step_seconds.to_string()]);
-            }
         }
         command.args(["--interface", interface.name(), "--mode", self.mode, "--json"]);
-        command.args(["--lag-limit", &LAG_LIMIT_US.to_string()]);
         command.args(["--clients", &self.clients.to_string(), "--seed", &self.seed.to_string()]);
         command.args(["--renew-share", &self.renew_share.to_string(), "--ia"]);
         command.arg(match self.wanted {
@@ -165,27 +162,36 @@ impl Load {
         if closed_loop_per_s <= 0.0 {
             bail!("no exchange was completed: {closed}");
         }
-        load.pace = Pace::FindMax { from: closed_loop_per_s / 2.0, step_seconds };
-        let mut best: Option<Highest> = None;
-        for _ in 0..SEARCHES_MAX {
-            let found = load.run(interface)?;
+        // The generator's own search refuses every run on a machine that has other work, too. Here
+        // a run counts when the load was offered and answered; how late that was, the latencies
+        // tell.
+        let mut best = None;
+        let (mut good, mut bad, mut limited_by) = (0.0, f64::INFINITY, "server");
+        let mut rate = closed_loop_per_s / 2.0;
+        for _ in 0..STEPS_MAX {
+            load.pace = Pace::Rate(rate);
+            let summary = load.run(interface)?;
             each()?;
-            let per_s = found["max_per_s"].as_f64().context("no max_per_s in the summary")?;
-            if best.as_ref().is_none_or(|best| best.per_s < per_s) {
-                let limited_by = found["limited_by"].as_str().unwrap_or_default().to_owned();
-                best = Some(Highest { per_s, limited_by, closed_loop_per_s });
+            let figure = |key: &str| {
+                summary[key].as_f64().with_context(|| format!("no {key} in the summary"))
+            };
+            let lost = figure("loss")? > LOSS_MAX;
+            if !lost && figure("started_per_s")? >= STARTED_MIN * rate {
+                good = rate;
+                best = Some(summary["valid"] == true);
+            } else {
+                bad = rate;
+                limited_by = if lost { "server" } else { "generator" };
             }
-            // A pause of the whole machine in one step sends the search far down.
-            if per_s > closed_loop_per_s / 2.0 {
+            if bad.is_finite() && bad - good <= PRECISION * bad {
                 break;
             }
+            rate = if bad.is_finite() { f64::midpoint(good, bad) } else { rate * 2.0 };
         }
-        best.filter(|best| best.per_s > 0.0).context("the server bore no rate at all")
+        let undisturbed = best.context("the server bore no rate at all")?;
+        Ok(Highest { per_s: good, limited_by, undisturbed, closed_loop_per_s })
     }
 }
-
-/// How often the search is made when it ends suspiciously low.
-const SEARCHES_MAX: u32 = 3;
 
 /// The summary on the last line of the generator's output.
 ///

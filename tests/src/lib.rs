@@ -2,7 +2,7 @@
 //!
 //! A [`Lab`] is a set of network namespaces joined by veth pairs, made by `ip` and removed when it
 //! is dropped. In it run the server ([`gemel`]), real clients and relays from Debian
-//! ([`clients`]), the load generator ([`bench`]) and packet captures ([`Capture`]).
+//! ([`clients`]), the load generator ([`mod@bench`]) and packet captures ([`Capture`]).
 //!
 //! Everything here needs root and the programs that `cargo xtask setup` installs;
 //! [`requirement`] decides whether a test that lacks them is skipped or fails.

@@ -76,8 +76,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         for (variant, samples) in VARIANTS.into_iter().zip(&mut samples) {
             let sample =
                 measure(args, variant).with_context(|| format!("measuring {}", name(variant)))?;
+            let disturbed =
+                if sample.highest.undisturbed { "" } else { ", disturbed by other work" };
             eprintln!(
-                "round {round}, {}: {:.0} exchanges/s (limit: {}), p50 {:.0} us, p99 {:.0} us",
+                "round {round}, {}: {:.0} exchanges/s (limit: {}{disturbed}), p50 {:.0} us, \
+                 p99 {:.0} us",
                 name(variant),
                 sample.highest.per_s,
                 sample.highest.limited_by,
@@ -199,6 +202,7 @@ fn report(args: &Args, samples: &[Vec<Sample>]) -> Value {
                 "limited_by": samples.iter().map(|sample| &sample.highest.limited_by).collect::<Vec<_>>(),
                 "reply_p50_us": figures(|sample| sample.p50_us),
                 "reply_p99_us": figures(|sample| sample.p99_us),
+                "undisturbed": samples.iter().all(|sample| sample.highest.undisturbed),
                 "lost": samples.iter().map(|sample| sample.lost).sum::<u64>(),
             })
         })
@@ -230,7 +234,12 @@ mod tests {
     fn the_table_compares_modes() {
         let sample = |per_s: f64| Sample {
             mode: "native".into(),
-            highest: Highest { per_s, limited_by: "server".into(), closed_loop_per_s: per_s },
+            highest: Highest {
+                per_s,
+                limited_by: "server",
+                undisturbed: true,
+                closed_loop_per_s: per_s,
+            },
             p50_us: 100.0,
             p99_us: 900.0,
             lost: 0,

@@ -268,6 +268,7 @@ impl Shown {
             ("mode", json!(self.mode)),
             ("max_exchanges_per_s", json!(self.highest.per_s)),
             ("limited_by", json!(self.highest.limited_by)),
+            ("undisturbed", self.half["valid"].clone()),
             ("exchanges", self.half["exchanges"].clone()),
             ("exchanges_per_s", self.half["exchanges_per_s"].clone()),
             ("p50_us", json!(self.percentile("p50_us"))),
@@ -314,7 +315,8 @@ mod tests {
             client: vec![lease("2001:db8::1", "a")],
             highest: Highest {
                 per_s: 2000.0,
-                limited_by: "server".into(),
+                limited_by: "server",
+                undisturbed: true,
                 closed_loop_per_s: 2100.0,
             },
             half: json!({

@@ -155,7 +155,7 @@ fn spread(values: impl Iterator<Item = f64>) -> (f64, f64, f64) {
 
 fn table(samples: &[Vec<Sample>]) -> String {
     let mut text = format!(
-        "{:<22} {:<14} {:>28} {:>24} {:>24}\n",
+        "{:<22} {:<26} {:>28} {:>24} {:>24}\n",
         "", "mode", "exchanges/s (low to high)", "REPLY p50 us", "REPLY p99 us"
     );
     for (variant, samples) in VARIANTS.into_iter().zip(samples) {
@@ -164,7 +164,7 @@ fn table(samples: &[Vec<Sample>]) -> String {
             format!("{median:.0} ({low:.0} to {high:.0})")
         };
         text += &format!(
-            "{:<22} {:<14} {:>28} {:>24} {:>24}\n",
+            "{:<22} {:<26} {:>28} {:>24} {:>24}\n",
             name(variant),
             samples.first().map_or("", |sample| &sample.mode),
             column(|sample| sample.highest.per_s),

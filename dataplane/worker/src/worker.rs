@@ -115,12 +115,10 @@ impl<P: Port> Worker<P> {
                 self.sleep()?;
                 idle = 0;
             }
-            if !busy || self.requests.is_empty() {
-                let now = Instant::now();
-                if now >= port_counters_due {
-                    port_counters_due = now + PORT_COUNTERS_EVERY;
-                    self.counters.set_port(|visit| self.port.visit_counters(visit));
-                }
+            let now = Instant::now();
+            if now >= port_counters_due {
+                port_counters_due = now + PORT_COUNTERS_EVERY;
+                self.counters.set_port(|visit| self.port.visit_counters(visit));
             }
         }
         self.finish()

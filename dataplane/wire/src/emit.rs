@@ -52,12 +52,14 @@ impl<'a> Emitter<'a> {
     /// Ends the message.
     ///
     /// # Errors
-    /// [`WireError::NoSpace`] if anything did not fit, or an option outgrew its length field.
+    /// [`WireError::NoSpace`] if anything did not fit, or an option outgrew its length field (65,535
+    /// octets).
     pub fn finish(self) -> Result<usize, WireError> {
         if self.overflow { Err(WireError::NoSpace(self.buffer.len())) } else { Ok(self.len) }
     }
 
-    /// Cuts back to an earlier length, to take back what has been written since.
+    /// Cuts back to an earlier length, to take back what has been written since. An option begun
+    /// since then must not be ended any more; an overflow stays.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
@@ -132,7 +134,8 @@ impl<'a> Emitter<'a> {
         if self.overflow {
             return;
         }
-        let Ok(len) = u16::try_from(self.len - mark.at - 2) else {
+        let len = self.len.checked_sub(mark.at + 2).and_then(|len| u16::try_from(len).ok());
+        let Some(len) = len else {
             self.overflow = true;
             return;
         };

@@ -72,7 +72,9 @@ proptest! {
         emit_options(&kept, &mut out);
         let len = out.len();
         emit_options(&taken_back, &mut out);
+        let longer = out.len();
         out.truncate(usize::MAX);
+        prop_assert_eq!(out.len(), longer);
         out.truncate(len);
         prop_assert_eq!(out.len(), len);
         emit_options(&after, &mut out);
@@ -188,6 +190,14 @@ fn longest_option() {
     let mut out = Emitter::new(&mut buffer);
     out.option(OptionCode::INTERFACE_ID, &body);
     assert_eq!(out.finish(), Err(WireError::NoSpace(70_000)));
+}
+
+#[test]
+fn longest_prefix() {
+    let body = |len: u8| [&[0; 8][..], &[len], &[0; 16]].concat();
+    assert_eq!(IaPrefix::parse(&body(128)).unwrap().prefix_len, 128);
+    let error = WireError::BadValue { what: "prefix length", value: 129 };
+    assert_eq!(IaPrefix::parse(&body(129)), Err(error));
 }
 
 /// The length that is too large can be that of an option around the one written last.

@@ -236,16 +236,29 @@ impl Server {
     /// # Errors
     /// When it does not; the error shows its log.
     pub fn start(lab: &Lab, namespace: &Namespace, config: &Config) -> Result<Self> {
+        let mut server = Self::spawn(lab, namespace, config)?;
+        server.wait_serving()?;
+        Ok(server)
+    }
+
+    /// The same, but returns when the server serves on some interface: others may be missing.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with_missing(lab: &Lab, namespace: &Namespace, config: &Config) -> Result<Self> {
+        let mut server = Self::spawn(lab, namespace, config)?;
+        server.process.wait_for_line("ready", START_TIMEOUT)?;
+        Ok(server)
+    }
+
+    fn spawn(lab: &Lab, namespace: &Namespace, config: &Config) -> Result<Self> {
         let binary = requirement::binary("gemel")?;
         let dir = lab.subdir("gemel")?;
         let path = lab.write("gemel.toml", &config.to_toml(&dir))?;
         let pin = config.pin.clone();
         let process = launch(namespace, &binary, &path, pin.as_deref())?;
         let namespace = namespace.clone();
-        let mut server =
-            Self { namespace, binary, dir, config: path, pin, process, earlier_log: Vec::new() };
-        server.wait_serving()?;
-        Ok(server)
+        Ok(Self { namespace, binary, dir, config: path, pin, process, earlier_log: Vec::new() })
     }
 
     /// Ends the server with SIGKILL.

@@ -9,10 +9,9 @@ use std::{
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use gemel_lease::{AbsoluteTime, LeaseTable, UpdateBatch};
-use gemel_server::Service;
 use gemel_store::{Store, StoreError};
 use gemel_worker::{
-    submit::{Resolution, Resolver, ServiceState, Submission},
+    submit::{Resolution, Resolver, ServiceState, ServiceWord, StoreState, Submission},
     wall_clock,
 };
 use parking_lot::{Mutex, RwLock};
@@ -28,6 +27,8 @@ const EXPIRE_MAX: usize = 4096;
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// How long a full journal may hold up the replies before the server goes read-only.
 const JOURNAL_FULL_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause between looks at whether all workers have heard of a failure.
+const SETTLING_PAUSE: Duration = Duration::from_millis(2);
 /// Pause between looks at a full journal, which the checkpoint thread drains.
 const JOURNAL_FULL_PAUSE: Duration = Duration::from_millis(2);
 
@@ -98,6 +99,8 @@ pub struct Control<J> {
     own: UpdateBatch,
     expire_due: Instant,
     retry_due: Option<Instant>,
+    /// The failure that not every worker has acknowledged yet.
+    settling: Option<ServiceWord>,
     full_since: Option<Instant>,
 }
 
@@ -122,6 +125,7 @@ impl<J: Journal> Control<J> {
             own: UpdateBatch::default(),
             expire_due: Instant::now() + EXPIRE_EVERY,
             retry_due: None,
+            settling: None,
             full_since: None,
         }
     }
@@ -147,7 +151,10 @@ impl<J: Journal> Control<J> {
         let due = self.retry_due.unwrap_or(self.expire_due).min(self.expire_due);
         let mut connected = true;
         if self.taken.is_empty() {
-            let wait = due.saturating_duration_since(Instant::now());
+            let mut wait = due.saturating_duration_since(Instant::now());
+            if self.settling.is_some() {
+                wait = wait.min(SETTLING_PAUSE);
+            }
             match self.submissions.recv_timeout(wait) {
                 Ok(submission) => self.taken.push_back(submission),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -168,6 +175,7 @@ impl<J: Journal> Control<J> {
         }
         if self.retry_due.is_some() {
             self.refuse_all();
+            self.try_to_settle();
             return;
         }
         if now >= self.expire_due {
@@ -237,7 +245,7 @@ impl<J: Journal> Control<J> {
 
     /// The store does not take updates: nothing is granted until it does again.
     fn fail(&mut self, error: &StoreError, now: Instant) {
-        self.service.set(Service::ReadOnly);
+        self.settling = Some(self.service.set(StoreState::Settling));
         let reason = error_chain(error);
         error!(
             reason,
@@ -251,6 +259,24 @@ impl<J: Journal> Control<J> {
         self.full_since = None;
         self.own.clear();
         self.refuse_all();
+        for resolver in self.resolvers.read().iter().flatten() {
+            resolver.wake();
+        }
+        self.try_to_settle();
+    }
+
+    /// After a failure: once every worker has handed over what it changed before it heard of it,
+    /// all that is not stored is marked, and bindings that are not marked can be answered from.
+    fn try_to_settle(&mut self) {
+        let Some(word) = self.settling else { return };
+        let all = self.resolvers.read().iter().flatten().all(|r| r.has_acknowledged(word));
+        if all {
+            // What was handed over before the acknowledgement is in the channel by now.
+            self.taken.extend(self.submissions.try_iter());
+            self.refuse_all();
+            self.service.set(StoreState::Failed);
+            self.settling = None;
+        }
     }
 
     /// Marks what the workers changed in memory as not stored, and has their replies dropped.
@@ -277,8 +303,9 @@ impl<J: Journal> Control<J> {
             Ok(()) => {
                 self.table.clear_unstored();
                 self.retry_due = None;
+                self.settling = None;
                 self.status.lock().failed = None;
-                self.service.set(Service::Full);
+                self.service.set(StoreState::Working);
                 info!(bindings = unstored.len(), "the store works again; serving in full");
             }
             Err(error) => {
@@ -419,6 +446,15 @@ mod tests {
             self.control.round(self.begun + Duration::from_secs(secs), NOW);
         }
 
+        fn state(&self) -> StoreState {
+            self.control.service.load().state()
+        }
+
+        /// What the worker does at the end of each turn.
+        fn acknowledge(&mut self) {
+            self.submitter.acknowledge(self.control.service.load());
+        }
+
         fn durable(&self) -> Vec<gemel_lease::Lease> {
             gemel_lease::RecordIter::new(&self.control.journal.durable)
                 .map(|record| record.unwrap().binding.lease)
@@ -433,7 +469,7 @@ mod tests {
         rig.round(0);
         assert_eq!(rig.submitter.resolved(), Some((1, true)));
         assert_eq!(rig.durable(), [lease]);
-        assert_eq!(rig.control.service.get(), Service::Full);
+        assert_eq!(rig.state(), StoreState::Working);
     }
 
     #[test]
@@ -447,21 +483,26 @@ mod tests {
         let lost = rig.grant(b"one");
         rig.round(0);
         assert_eq!(rig.submitter.resolved(), Some((1, false)));
-        assert_eq!(rig.control.service.get(), Service::ReadOnly);
+        assert_eq!(rig.state(), StoreState::Settling);
         assert!(rig.control.status.lock().failed.is_some());
         assert!(!rig.table.lock(Rig::key(b"one")).is_stored(lost));
 
-        // A worker that had not seen the flag yet.
+        // A worker that had not seen the flag yet: its update is marked before bindings are
+        // answered from.
         let late = rig.grant(b"two");
+        rig.round(0);
+        assert_eq!(rig.state(), StoreState::Settling);
+        rig.acknowledge();
         rig.round(0);
         assert_eq!(rig.submitter.resolved(), Some((2, false)));
         assert!(!rig.table.lock(Rig::key(b"two")).is_stored(late));
+        assert_eq!(rig.state(), StoreState::Failed);
 
         rig.round(1);
-        assert_eq!(rig.control.service.get(), Service::ReadOnly, "the first retry fails, too");
+        assert_eq!(rig.state(), StoreState::Failed, "the first retry fails, too");
         assert!(rig.durable().is_empty());
         rig.round(2);
-        assert_eq!(rig.control.service.get(), Service::Full);
+        assert_eq!(rig.state(), StoreState::Working);
         let mut durable = rig.durable();
         durable.sort_unstable();
         let mut expected = [lost, late];
@@ -480,7 +521,7 @@ mod tests {
         rig.round(0);
         assert_eq!(rig.submitter.resolved(), Some((1, true)), "what was appended is committed");
         assert_eq!(rig.submitter.resolved(), None);
-        assert_eq!(rig.control.service.get(), Service::Full);
+        assert_eq!(rig.state(), StoreState::Working);
         rig.round(0);
         assert_eq!(rig.submitter.resolved(), Some((2, true)));
         assert_eq!(rig.durable(), [first, second]);
@@ -495,9 +536,12 @@ mod tests {
         let mut rig = Rig::new(script);
         rig.grant(b"one");
         rig.round(0);
-        assert_eq!(rig.control.service.get(), Service::Full);
+        assert_eq!(rig.state(), StoreState::Working);
         rig.round(1 + JOURNAL_FULL_PATIENCE.as_secs());
-        assert_eq!(rig.control.service.get(), Service::ReadOnly);
+        assert_eq!(rig.state(), StoreState::Settling);
+        rig.acknowledge();
+        rig.round(1 + JOURNAL_FULL_PATIENCE.as_secs());
+        assert_eq!(rig.state(), StoreState::Failed);
         assert_eq!(rig.submitter.resolved(), Some((1, false)));
     }
 

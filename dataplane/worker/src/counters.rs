@@ -41,6 +41,9 @@ shed_reasons! {
     NotAddressable = "not_addressable",
     /// A held reply whose update could not be stored.
     NotStored = "not_stored",
+    /// A message about bindings in the moment after the store failed, while updates on their way
+    /// are sorted out.
+    StoreSettling = "store_settling",
     /// A Solicit while half of the places for held replies were taken.
     SolicitOverload = "solicit_overload",
 }

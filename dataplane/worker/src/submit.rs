@@ -10,13 +10,12 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering, fence},
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
 };
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use gemel_lease::UpdateBatch;
-use gemel_server::Service;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// Batch buffers per worker: how many batches of one worker may be on their way at once.
@@ -88,20 +87,58 @@ impl Waker {
     }
 }
 
-/// Whether the store takes updates; shared by the control thread and the workers.
+/// What the workers may do, as far as the store is concerned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StoreState {
+    /// Updates can be stored.
+    Working,
+    /// The store has failed, and updates may be on their way that the lease table holds already:
+    /// no answer may rest on a binding until they are known.
+    Settling,
+    /// The store has failed; bindings whose last update is not stored are marked in the table.
+    Failed,
+}
+
+/// The state of the store, shared by the control thread and the workers.
+///
+/// Each change has a number, and a worker acknowledges it ([`Submitter::acknowledge`]) when none of
+/// the updates that it made before it saw the change is left in its hands.
 #[derive(Debug, Default)]
-pub struct ServiceState(AtomicU8);
+pub struct ServiceState(AtomicU64);
+
+/// A state of the store, and the number of the change that brought it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ServiceWord(u64);
+
+impl ServiceWord {
+    /// The state.
+    #[must_use]
+    pub fn state(self) -> StoreState {
+        match self.0 % 4 {
+            0 => StoreState::Working,
+            1 => StoreState::Settling,
+            _ => StoreState::Failed,
+        }
+    }
+}
 
 impl ServiceState {
-    /// What the workers may do now.
+    /// The present state.
     #[must_use]
-    pub fn get(&self) -> Service {
-        if self.0.load(Ordering::Acquire) == 0 { Service::Full } else { Service::ReadOnly }
+    pub fn load(&self) -> ServiceWord {
+        ServiceWord(self.0.load(Ordering::Acquire))
     }
 
-    /// Sets what the workers may do from now on.
-    pub fn set(&self, service: Service) {
-        self.0.store(u8::from(matches!(service, Service::ReadOnly)), Ordering::Release);
+    /// Changes the state. The control thread alone does that.
+    pub fn set(&self, state: StoreState) -> ServiceWord {
+        let code = match state {
+            StoreState::Working => 0,
+            StoreState::Settling => 1,
+            StoreState::Failed => 2,
+        };
+        let word = (self.0.load(Ordering::Relaxed) / 4 + 1) * 4 + code;
+        self.0.store(word, Ordering::Release);
+        ServiceWord(word)
     }
 }
 
@@ -115,6 +152,7 @@ pub struct Submitter {
     open: UpdateBatch,
     sequence: u64,
     waker: Arc<Waker>,
+    acknowledged: Arc<AtomicU64>,
 }
 
 /// The control thread's end for one worker.
@@ -122,6 +160,7 @@ pub struct Submitter {
 pub struct Resolver {
     resolutions: Sender<Resolution>,
     waker: Arc<Waker>,
+    acknowledged: Arc<AtomicU64>,
 }
 
 impl Resolver {
@@ -130,6 +169,12 @@ impl Resolver {
         // The channel holds all of the worker's batches, so it is never full; a worker that has
         // ended needs nothing any more.
         let _ = self.resolutions.try_send(resolution);
+    }
+
+    /// Whether the worker has seen this change, and handed over all updates from before it.
+    #[must_use]
+    pub fn has_acknowledged(&self, word: ServiceWord) -> bool {
+        self.acknowledged.load(Ordering::Acquire) >= word.0
     }
 
     /// Wakes the worker; once after all of a round's resolutions.
@@ -163,8 +208,10 @@ pub fn connect(
         open: batch(),
         sequence: 1,
         waker: Arc::clone(&waker),
+        acknowledged: Arc::default(),
     };
-    Ok((submitter, Resolver { resolutions: sender, waker }))
+    let acknowledged = Arc::clone(&submitter.acknowledged);
+    Ok((submitter, Resolver { resolutions: sender, waker, acknowledged }))
 }
 
 impl Submitter {
@@ -196,6 +243,14 @@ impl Submitter {
                 self.spare.push(std::mem::replace(&mut self.open, batch));
                 if gone { Err(ControlGone) } else { Ok(()) }
             }
+        }
+    }
+
+    /// Says that every update that was made before `word` was seen has been handed over, if that
+    /// is so: call it at the end of a turn in which `word` was the state.
+    pub fn acknowledge(&self, word: ServiceWord) {
+        if self.open.is_empty() {
+            self.acknowledged.store(word.0, Ordering::Release);
         }
     }
 

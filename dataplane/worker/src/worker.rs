@@ -9,14 +9,14 @@ use std::{
 };
 
 use gemel_lease::AbsoluteTime;
-use gemel_server::{Inbound, Outcome, Server};
+use gemel_server::{Inbound, Outcome, Server, Service};
 use gemel_wire::{MessageType, Packet};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
     counters::{Shed, WorkerCounters},
     port::{Origin, Port},
-    submit::{ControlGone, ServiceState, Submitter},
+    submit::{ControlGone, ServiceState, StoreState, Submitter},
 };
 
 /// Turns without work before a worker sleeps.
@@ -133,17 +133,20 @@ impl<P: Port> Worker<P> {
         if self.held.len() < self.held_max {
             self.port.receive(&mut self.requests)?;
         }
+        // One state for the whole turn: what is acknowledged below must hold for each answer.
+        let word = self.service.load();
         if !self.requests.is_empty() {
             busy = true;
             self.counters.batch();
             let mut requests = std::mem::take(&mut self.requests);
             for request in requests.drain(..) {
-                self.answer(&request, now);
+                self.answer(&request, now, word.state());
                 self.port.release(request);
             }
             self.requests = requests;
         }
         self.submitter.submit()?;
+        self.submitter.acknowledge(word);
         self.port.flush()?;
         self.counters.set_held(self.held.len());
         Ok(busy)
@@ -160,7 +163,7 @@ impl<P: Port> Worker<P> {
         self.held.len()
     }
 
-    fn answer(&mut self, request: &P::Request, now: AbsoluteTime) {
+    fn answer(&mut self, request: &P::Request, now: AbsoluteTime, store: StoreState) {
         let origin = self.port.origin(request);
         let Some(mut reply) = self.port.allocate() else {
             self.counters.shed(Shed::NoReplyBuffer);
@@ -176,8 +179,17 @@ impl<P: Port> Worker<P> {
             self.port.discard(reply);
             return;
         }
+        let service = match store {
+            StoreState::Working => Service::Full,
+            StoreState::Settling if rests_on_bindings(msg_type) => {
+                self.counters.shed(Shed::StoreSettling);
+                self.port.discard(reply);
+                return;
+            }
+            StoreState::Settling | StoreState::Failed => Service::ReadOnly,
+        };
         let (updates, sequence) = self.submitter.open();
-        let outcome = self.server.handle(&inbound, now, self.service.get(), room, updates);
+        let outcome = self.server.handle(&inbound, now, service, room, updates);
         match outcome {
             Outcome::Drop(reason) => {
                 self.counters.dropped(reason);
@@ -251,11 +263,17 @@ impl<P: Port> Worker<P> {
                 self.sleep()?;
             }
             self.submitter.submit()?;
+            self.submitter.acknowledge(self.service.load());
             self.port.flush()?;
         }
         self.port.flush()?;
         Ok(())
     }
+}
+
+/// Whether the answer to a message depends on what the lease table holds.
+fn rests_on_bindings(msg_type: MessageType) -> bool {
+    !matches!(msg_type, MessageType::CONFIRM | MessageType::INFORMATION_REQUEST)
 }
 
 /// The wall clock in the lease table's terms.

@@ -15,14 +15,14 @@ use crossbeam::channel::{Receiver, bounded};
 use gemel_lease::{
     AbsoluteTime, LeaseTable, Ownership, PoolConfig, PoolId, PoolRange, PoolSet, TableConfig,
 };
-use gemel_server::{LinkConfig, Server, ServerConfig, Service};
+use gemel_server::{LinkConfig, Server, ServerConfig};
 use gemel_wire::{
     ALL_RELAY_AGENTS_AND_SERVERS, Duid, Emitter, Ia, IaAddr, IaId, Message, MessageType,
     OptionCode, Options, TransactionId,
 };
 use gemel_worker::{
     Origin, Port, Worker, WorkerConfig, WorkerCounters,
-    submit::{self, Resolution, Resolver, ServiceState, Submission},
+    submit::{self, Resolution, Resolver, ServiceState, StoreState, Submission},
 };
 
 /// Counts the allocations of each thread.
@@ -333,7 +333,7 @@ fn what_could_not_be_stored_is_not_answered() {
     let mut rig = Rig::new(64);
     rig.arrive(MessageType::REQUEST, 1, None);
     rig.turn();
-    rig.service.set(Service::ReadOnly);
+    rig.service.set(StoreState::Failed);
     assert_eq!(rig.resolve(false), 1);
     rig.turn();
     assert_eq!(rig.worker.held(), 0);
@@ -344,6 +344,44 @@ fn what_could_not_be_stored_is_not_answered() {
     rig.turn();
     assert!(rig.worker.port_mut().take_sent(|_| ()).is_none());
     assert_eq!(rig.counter("dropped", "store_read_only"), 1);
+}
+
+#[test]
+fn a_change_of_state_is_acknowledged_when_no_older_update_is_left() {
+    let mut rig = Rig::new(64);
+    rig.exchange(1);
+    // All buffers are on their way, so that the next update stays in the worker's hands.
+    let mut stuck = Vec::new();
+    for client in 100..115 {
+        rig.arrive(MessageType::REQUEST, client, None);
+        rig.turn();
+        stuck.push(rig.submissions.try_recv().unwrap());
+    }
+    rig.arrive(MessageType::REQUEST, 2, None);
+    rig.turn();
+    assert!(rig.submissions.try_recv().is_err(), "no buffer was left");
+
+    let word = rig.service.set(StoreState::Settling);
+    let before = rig.counter("shed", "store_settling");
+    rig.arrive(MessageType::REQUEST, 1, None);
+    rig.turn();
+    assert!(!rig.resolver.has_acknowledged(word));
+    assert!(rig.worker.port_mut().take_sent(|_| ()).is_none(), "nothing may rest on a binding");
+    assert_eq!(rig.counter("shed", "store_settling"), before + 1);
+
+    for Submission { sequence, batch, .. } in stuck {
+        rig.resolver.resolve(Resolution { sequence, stored: false, batch });
+    }
+    rig.turn();
+    assert!(rig.resolver.has_acknowledged(word), "the last update has been handed over");
+    assert_eq!(rig.resolve(false), 1);
+    rig.service.set(StoreState::Failed);
+    rig.arrive(MessageType::REQUEST, 1, None);
+    rig.arrive(MessageType::REQUEST, 2, None);
+    rig.turn();
+    let answered = rig.worker.port_mut().take_sent(|message| message.transaction_id.0);
+    assert_eq!(answered, Some([0, 0, 1]), "stored long ago");
+    assert!(rig.worker.port_mut().take_sent(|_| ()).is_none(), "the other was not stored");
 }
 
 #[test]

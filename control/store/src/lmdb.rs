@@ -15,10 +15,17 @@ use lmdb::{
 use crate::{
     StoreError,
     pending::{Entry, Key},
+    priority,
 };
 
 const FORMAT: u32 = 1;
 const CRC_LEN: usize = 4;
+
+/// Entries of one transaction of a checkpoint: a few milliseconds of work. Few in tests, so that the
+/// power goes between the transactions of one checkpoint, too.
+const ENTRIES_PER_TRANSACTION: usize = if cfg!(test) { 5 } else { 2048 };
+/// Entries between two moments of giving way: some 100 us of work.
+const ENTRIES_PER_TURN: usize = 32;
 
 const KEY_FORMAT: &[u8] = b"format";
 const KEY_STORE_ID: &[u8] = b"store-id";
@@ -63,6 +70,10 @@ pub(crate) struct Lmdb {
     read_only: bool,
     /// Closed after an error that LMDB does not get over by itself.
     open: Option<Open>,
+    /// The data file after each transaction, where a test asks for it: a power cut falls into one of
+    /// them, or between two.
+    #[cfg(test)]
+    pub(crate) images: Option<Vec<Vec<u8>>>,
 }
 
 struct Open {
@@ -79,7 +90,7 @@ impl Lmdb {
         map_len: usize,
         seed: &[u8; 32],
     ) -> Result<(Self, Meta, bool), StoreError> {
-        let mut lmdb = Self { path, map_len, read_only: false, open: None };
+        let mut lmdb = Self::closed(path, map_len, false);
         let created = lmdb.create_meta(seed)?;
         let meta = lmdb.meta()?;
         Ok((lmdb, meta, created))
@@ -87,9 +98,20 @@ impl Lmdb {
 
     /// Opens an environment that another process may be writing.
     pub(crate) fn open_read_only(path: PathBuf) -> Result<(Self, Meta), StoreError> {
-        let mut lmdb = Self { path, map_len: 0, read_only: true, open: None };
+        let mut lmdb = Self::closed(path, 0, true);
         let meta = lmdb.meta()?;
         Ok((lmdb, meta))
+    }
+
+    fn closed(path: PathBuf, map_len: usize, read_only: bool) -> Self {
+        Self {
+            path,
+            map_len,
+            read_only,
+            open: None,
+            #[cfg(test)]
+            images: None,
+        }
     }
 
     /// Reads what is kept beside the bindings.
@@ -136,7 +158,11 @@ impl Lmdb {
     }
 
     /// Writes a checkpoint: `entries` by ascending key where they are newer than what is there, then
-    /// the removal of `tombstones` that still stand, then the sequence, in one transaction.
+    /// the removal of `tombstones` that still stand, then the sequence.
+    ///
+    /// That takes several transactions, so that neither the processor nor the disk is kept from the
+    /// journal for long. The last one alone records the sequence: until then the journal is replayed
+    /// over what the others have brought, which changes nothing (the larger stamp wins).
     pub(crate) fn write(
         &mut self,
         entries: &[Entry<'_>],
@@ -144,18 +170,18 @@ impl Lmdb {
         sequence: u64,
         stamp_max: u64,
     ) -> Result<Written, StoreError> {
-        self.update("writing a checkpoint", |open, txn| {
-            let mut written = Written::default();
-            for entry in entries {
-                if stamp_of(txn, open.bindings, &entry.key)?.is_some_and(|old| old >= entry.stamp) {
-                    continue;
-                }
-                put(txn, open.bindings, &entry.key, entry.record)?;
-                written.records += 1;
-                if entry.tombstone {
-                    written.tombstones.push((entry.key, entry.stamp));
-                }
-            }
+        const WHAT: &str = "writing a checkpoint";
+        let mut written = Written::default();
+        let split = entries.len().saturating_sub(1) / ENTRIES_PER_TRANSACTION;
+        let (first, last) = entries.split_at(split * ENTRIES_PER_TRANSACTION);
+        for chunk in first.chunks(ENTRIES_PER_TRANSACTION) {
+            let part = self.update(WHAT, |open, txn| put_entries(open, txn, chunk))?;
+            written.records += part.records;
+            written.tombstones.extend(part.tombstones);
+            priority::give_way();
+        }
+        let part = self.update(WHAT, |open, txn| {
+            let part = put_entries(open, txn, last)?;
             for (key, stamp) in tombstones {
                 if stamp_of(txn, open.bindings, key)? == Some(*stamp) {
                     txn.del(open.bindings, key, None)?;
@@ -163,8 +189,11 @@ impl Lmdb {
             }
             put(txn, open.meta, KEY_SEQUENCE, &sequence.to_le_bytes())?;
             put(txn, open.meta, KEY_STAMP_MAX, &stamp_max.to_le_bytes())?;
-            Ok(written)
-        })
+            Ok(part)
+        })?;
+        written.records += part.records;
+        written.tombstones.extend(part.tombstones);
+        Ok(written)
     }
 
     /// How many bindings there are.
@@ -286,7 +315,13 @@ impl Lmdb {
                 Ok(done)
             });
             match result {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    #[cfg(test)]
+                    if let Some(images) = &mut self.images {
+                        images.push(std::fs::read(self.path.join("data.mdb")).unwrap_or_default());
+                    }
+                    return Ok(done);
+                }
                 Err(Error::MapFull) if self.map_len < usize::MAX / 2 => {
                     let map_len = self.map_len * 2;
                     self.map_len = map_len;
@@ -319,6 +354,33 @@ fn checkpoint_error(path: &Path, what: &'static str, error: Error) -> StoreError
 
 fn name(key: &[u8]) -> &str {
     std::str::from_utf8(key).unwrap_or("?")
+}
+
+/// Puts what is newer than what is there.
+fn put_entries(
+    open: &Open,
+    txn: &mut RwTransaction<'_>,
+    entries: &[Entry<'_>],
+) -> Result<Written, Error> {
+    let mut written = Written::default();
+    for (index, entry) in entries.iter().enumerate() {
+        if index % ENTRIES_PER_TURN == 0 {
+            priority::give_way();
+        }
+        let old = stamp_of(txn, open.bindings, &entry.key)?;
+        if old.is_some_and(|old| old > entry.stamp) {
+            continue;
+        }
+        // Equal where an earlier attempt came this far: its tombstones are still to be reported.
+        if old != Some(entry.stamp) {
+            put(txn, open.bindings, &entry.key, entry.record)?;
+            written.records += 1;
+        }
+        if entry.tombstone {
+            written.tombstones.push((entry.key, entry.stamp));
+        }
+    }
+    Ok(written)
 }
 
 fn put(txn: &mut RwTransaction<'_>, db: Database, key: &[u8], octets: &[u8]) -> Result<(), Error> {

@@ -5,6 +5,7 @@ use std::{
     io::{Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -14,6 +15,10 @@ use crate::StoreError;
 /// Stores that this process has open. LMDB must not open an environment twice in one process: its
 /// file locks are the process's, and closing one handle would drop them all.
 static OPEN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// How long a lock that another process holds is waited for, and how often it is tried.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A store's folder, claimed within this process.
 #[derive(Debug)]
@@ -67,7 +72,18 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(|e| fail("cannot open the lock file", e))?;
-        match file.try_lock() {
+        // A predecessor that is just ending, or its child between fork and exec, holds it a little
+        // longer.
+        let deadline = Instant::now() + PATIENCE;
+        let locked = loop {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(PAUSE);
+                }
+                result => break result,
+            }
+        };
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();

@@ -1,10 +1,10 @@
 //! The newest update of each lease that the checkpoint does not hold yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, btree_map};
 
 use gemel_lease::{BindingStatus, Lease, Record, RecordError};
 
-use crate::format;
+use crate::{format, priority};
 
 /// The key of a lease in the checkpoint: address and prefix length, so that keys sort by address.
 pub(crate) type Key = [u8; 17];
@@ -23,6 +23,10 @@ pub(crate) fn lease(key: &[u8]) -> Option<Lease> {
     let &[prefix_len] = prefix_len else { return None };
     Some(Lease { address: (*address).into(), prefix_len })
 }
+
+/// Records taken, and entries listed, between two moments of giving way: some 50 us of work.
+const RECORDS_PER_TURN: u64 = 128;
+const ENTRIES_PER_TURN: usize = 1024;
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
@@ -44,7 +48,8 @@ pub(crate) struct Entry<'a> {
 /// Updates, the newest per lease.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pending {
-    slots: HashMap<Key, Slot>,
+    /// In the order of the keys, so that no long sort holds up the threads that answer clients.
+    slots: BTreeMap<Key, Slot>,
     octets: Vec<u8>,
     pub(crate) stamp_max: u64,
     pub(crate) records: u64,
@@ -59,6 +64,9 @@ impl Pending {
             match format::split_record(updates) {
                 Ok(None) => return,
                 Ok(Some((record, rest))) => {
+                    if self.records.is_multiple_of(RECORDS_PER_TURN) {
+                        priority::give_way();
+                    }
                     match Record::decode(record) {
                         Ok(decoded) => self.take(&decoded, record),
                         Err(error) => self.bad(sequence, error),
@@ -81,7 +89,7 @@ impl Pending {
             tombstone: decoded.binding.status == BindingStatus::Free,
         };
         match self.slots.entry(key(&decoded.binding.lease)) {
-            std::collections::hash_map::Entry::Occupied(mut old) => {
+            btree_map::Entry::Occupied(mut old) => {
                 if old.get().stamp >= slot.stamp {
                     return;
                 }
@@ -94,7 +102,7 @@ impl Pending {
                 }
                 old.insert(slot);
             }
-            std::collections::hash_map::Entry::Vacant(free) => {
+            btree_map::Entry::Vacant(free) => {
                 free.insert(slot);
             }
         }
@@ -118,17 +126,14 @@ impl Pending {
 
     /// All of it in the order of the keys.
     pub(crate) fn sorted(&self) -> Vec<Entry<'_>> {
-        let mut entries: Vec<_> = self
-            .slots
-            .iter()
-            .map(|(&key, slot)| Entry {
-                key,
-                stamp: slot.stamp,
-                record: &self.octets[slot.at..slot.at + usize::from(slot.len)],
-                tombstone: slot.tombstone,
-            })
-            .collect();
-        entries.sort_unstable_by_key(|entry| entry.key);
+        let mut entries = Vec::with_capacity(self.slots.len());
+        for (index, (&key, slot)) in self.slots.iter().enumerate() {
+            if index % ENTRIES_PER_TURN == 0 {
+                priority::give_way();
+            }
+            let record = &self.octets[slot.at..slot.at + usize::from(slot.len)];
+            entries.push(Entry { key, stamp: slot.stamp, record, tombstone: slot.tombstone });
+        }
         entries
     }
 

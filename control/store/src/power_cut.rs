@@ -366,14 +366,19 @@ impl World {
             self.append(node)?;
         }
         self.commit(node)?;
-        let before = fs::read(self.data()).unwrap();
+        node.lmdb.lock().images = Some(vec![fs::read(self.data()).unwrap()]);
         node.checkpointer.absorb()?;
         node.checkpointer.write()?;
+        let mut images = node.lmdb.lock().images.take().unwrap();
         self.figures.checkpoints += 1;
-        if self.random.chance(3) {
+        if self.random.chance(3) && images.len() > 1 {
             self.figures.cuts_in_checkpoint += 1;
-            let after = fs::read(self.data()).unwrap();
-            self.torn = Some(self.tear(before, after));
+            // In the middle of one of its transactions, or just before it.
+            let at = usize::try_from(self.random.below(images.len() as u64 - 1)).unwrap();
+            let after = images.swap_remove(at + 1);
+            let before = images.swap_remove(at);
+            let between = self.random.chance(4);
+            self.torn = Some(if between { before } else { self.tear(before, after) });
             self.disk.switch_off();
         }
         Ok(())

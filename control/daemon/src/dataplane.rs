@@ -30,6 +30,7 @@ use crate::{
     config::{Dataplane as DataplaneConfig, Mode},
     control::{Resolvers, error_chain},
     interfaces::Interface,
+    slice::ask_for_short_slices,
 };
 
 /// Octets of a UMEM frame: a whole Ethernet frame and the headroom of the kernel.
@@ -237,6 +238,7 @@ impl Dataplane {
                 if let Some(core) = core {
                     pin(core, &label);
                 }
+                short_slices(&label);
                 // After pinning, so that the memory is near the core.
                 let worker = Worker::new(port(), server, submitter, service, counters, config);
                 let result = worker.run(&stop);
@@ -332,6 +334,12 @@ fn interface_info(interface: &Interface) -> InterfaceInfo {
 fn set_own_addresses(xdp: &XdpServer, interface: &Interface) -> Result<()> {
     let own: Vec<_> = interface.link_local.iter().chain(&interface.addresses).copied().collect();
     xdp.set_own_addresses(&own).map_err(|error| anyhow!(error))
+}
+
+pub(crate) fn short_slices(thread: &str) {
+    if let Err(error) = ask_for_short_slices() {
+        warn!(thread, reason = %error, "no short time slices; latency may suffer on shared cores");
+    }
 }
 
 fn pin(core: usize, label: &str) {

@@ -28,7 +28,7 @@ use crate::{
     config::{Config, Durability},
     control::{Control, ControlStatus},
     ctl::CtlSocket,
-    dataplane::{Dataplane, Running},
+    dataplane::{Dataplane, Running, short_slices},
     http,
     interfaces::{Interface, Monitor},
     status::{InterfaceStatus, Shared},
@@ -91,7 +91,10 @@ pub fn run(config: Config) -> Result<()> {
     );
     let control = std::thread::Builder::new()
         .name("gemel control".to_owned())
-        .spawn(move || control.run())
+        .spawn(move || {
+            short_slices("control");
+            control.run()
+        })
         .context("cannot start the control thread")?;
     let dataplane = Dataplane::new(
         config.dataplane.clone(),

@@ -30,6 +30,9 @@ const BEHIND_FACTOR: usize = 8;
 /// Octets read at a time.
 const READ_LEN: usize = 1 << 20;
 
+/// The longest pause between two transactions of a checkpoint.
+const REST_MAX: Duration = Duration::from_millis(20);
+
 /// When a checkpoint is due.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -58,6 +61,8 @@ pub(crate) struct Checkpointer<D: Disk> {
     oldest: Option<Instant>,
     /// The journal is more than half full.
     behind: bool,
+    /// Pauses between the transactions of a checkpoint: in its own thread, where nobody waits.
+    rests: bool,
 }
 
 impl<D: Disk> Checkpointer<D> {
@@ -85,6 +90,7 @@ impl<D: Disk> Checkpointer<D> {
             place: (0, 0),
             oldest,
             behind: false,
+            rests: false,
         }
     }
 
@@ -192,8 +198,21 @@ impl<D: Disk> Checkpointer<D> {
             self.tombstones.iter().take(groups).flat_map(|(_, group)| group).copied().collect();
         old.sort_unstable();
         let entries = self.pending.sorted();
-        let written =
-            self.lmdb.lock().write(&entries, &old, self.position, self.pending.stamp_max)?;
+        let rests = self.rests && !self.behind;
+        let row = &self.row;
+        let rest = |took: Duration| {
+            // As long a pause as the work was leaves the disk to the journal half of the time.
+            let state = row.lock();
+            let urgent = state.stopping
+                || state.checkpoint_wanted.is_some()
+                || state.links.len() * 2 > row.segments_max;
+            drop(state);
+            if rests && !urgent {
+                std::thread::sleep(took.min(REST_MAX));
+            }
+        };
+        let stamp_max = self.pending.stamp_max;
+        let written = self.lmdb.lock().write(&entries, &old, self.position, stamp_max, rest)?;
         self.tombstones.drain(..groups);
         if !written.tombstones.is_empty() {
             self.tombstones.push_back((begun, written.tombstones));
@@ -214,6 +233,7 @@ impl<D: Disk> Checkpointer<D> {
 
     /// The checkpoint thread.
     pub(crate) fn run(mut self) {
+        self.rests = true;
         loop {
             let mut state = self.row.lock();
             if !state.stopping && state.checkpoint_wanted.is_none() {

@@ -4,7 +4,10 @@
 //! of its own, so each value ends with the CRC32C of its key and itself. Cursors live and die inside
 //! one function: an iterator of this crate that outlives its cursor reads freed memory.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use gemel_lease::{Record, RecordError};
 use lmdb::{
@@ -162,23 +165,26 @@ impl Lmdb {
     ///
     /// That takes several transactions, so that neither the processor nor the disk is kept from the
     /// journal for long. The last one alone records the sequence: until then the journal is replayed
-    /// over what the others have brought, which changes nothing (the larger stamp wins).
+    /// over what the others have brought, which changes nothing (the larger stamp wins). `rest` is
+    /// called between two transactions with the time that the first of them took.
     pub(crate) fn write(
         &mut self,
         entries: &[Entry<'_>],
         tombstones: &[Tombstone],
         sequence: u64,
         stamp_max: u64,
+        mut rest: impl FnMut(Duration),
     ) -> Result<Written, StoreError> {
         const WHAT: &str = "writing a checkpoint";
         let mut written = Written::default();
         let split = entries.len().saturating_sub(1) / ENTRIES_PER_TRANSACTION;
         let (first, last) = entries.split_at(split * ENTRIES_PER_TRANSACTION);
         for chunk in first.chunks(ENTRIES_PER_TRANSACTION) {
+            let begun = Instant::now();
             let part = self.update(WHAT, |open, txn| put_entries(open, txn, chunk))?;
             written.records += part.records;
             written.tombstones.extend(part.tombstones);
-            priority::give_way();
+            rest(begun.elapsed());
         }
         let part = self.update(WHAT, |open, txn| {
             let part = put_entries(open, txn, last)?;
@@ -468,7 +474,7 @@ mod tests {
         assert_eq!((meta.store_id, meta.sequence), ([3; 16], 0));
         let mut pending = Pending::default();
         fill(&mut pending, 0..5000, 9);
-        let written = lmdb.write(&pending.sorted(), &[], 12, 9).unwrap();
+        let written = lmdb.write(&pending.sorted(), &[], 12, 9, drop).unwrap();
         assert_eq!(written.records, 5000);
         assert!(lmdb.map_len > 256 << 10);
         let all = read_all(&mut lmdb, 17);
@@ -487,11 +493,11 @@ mod tests {
         let (mut lmdb, ..) = Lmdb::open(dir.path().to_owned(), 1 << 20, &[3; 32]).unwrap();
         let mut pending = Pending::default();
         fill(&mut pending, 0..2, 5);
-        lmdb.write(&pending.sorted(), &[], 1, 5).unwrap();
+        lmdb.write(&pending.sorted(), &[], 1, 5, drop).unwrap();
         let mut older = Pending::default();
         fill(&mut older, 0..2, 4);
         let tombstones = [(pending.sorted()[0].key, 4), (pending.sorted()[1].key, 5)];
-        let written = lmdb.write(&older.sorted(), &tombstones, 2, 5).unwrap();
+        let written = lmdb.write(&older.sorted(), &tombstones, 2, 5, drop).unwrap();
         assert_eq!(written.records, 0);
         let all = read_all(&mut lmdb, 10);
         assert_eq!(all.len(), 1, "only the tombstone that still stood is gone");

@@ -171,10 +171,10 @@ fn read_store(reader: &Reader<'_>, mut section: Section<'_, '_>) -> Store {
             .value,
         segments_max: section.get_or("segments_max", 16, |v| integer_u32(v, 3..=65_536)).value,
         checkpoint_leases: section
-            .get_or("checkpoint_leases", 100_000, |v| integer_u32(v, 1..=1_000_000_000))
+            .get_or("checkpoint_leases", 500_000, |v| integer_u32(v, 1..=1_000_000_000))
             .value,
         checkpoint_interval: section
-            .get_or("checkpoint_interval", Duration::from_secs(10), |v| duration(v, interval))
+            .get_or("checkpoint_interval", Duration::from_secs(30), |v| duration(v, interval))
             .value,
         map_size: section.get_or("map_size", 64 << 30, |v| size(v, 1 << 20..=16 << 40)).value,
     };

@@ -41,6 +41,8 @@ macro_rules! open_enum {
     };
 }
 
+pub(crate) use open_enum;
+
 open_enum! {
     /// DHCPv6 message type (RFC 8415 section 7.3).
     MessageType(u8) {
@@ -78,6 +80,32 @@ open_enum! {
         LEASEQUERY_DONE = 16, "LEASEQUERY-DONE";
         /// RFC 5460.
         LEASEQUERY_DATA = 17, "LEASEQUERY-DATA";
+        /// RFC 7653 section 6.2.2.
+        STARTTLS = 23, "STARTTLS";
+        /// RFC 8156 section 5.3.1.
+        BNDUPD = 24, "BNDUPD";
+        /// RFC 8156 section 5.3.2.
+        BNDREPLY = 25, "BNDREPLY";
+        /// RFC 8156 section 5.3.3.
+        POOLREQ = 26, "POOLREQ";
+        /// RFC 8156 section 5.3.4.
+        POOLRESP = 27, "POOLRESP";
+        /// RFC 8156 section 5.3.5.
+        UPDREQ = 28, "UPDREQ";
+        /// RFC 8156 section 5.3.6.
+        UPDREQALL = 29, "UPDREQALL";
+        /// RFC 8156 section 5.3.7.
+        UPDDONE = 30, "UPDDONE";
+        /// RFC 8156 section 5.3.8.
+        CONNECT = 31, "CONNECT";
+        /// RFC 8156 section 5.3.9.
+        CONNECTREPLY = 32, "CONNECTREPLY";
+        /// RFC 8156 section 5.3.10.
+        DISCONNECT = 33, "DISCONNECT";
+        /// RFC 8156 section 5.3.11.
+        STATE = 34, "STATE";
+        /// RFC 8156 section 5.3.12.
+        CONTACT = 35, "CONTACT";
     }
 }
 
@@ -140,16 +168,68 @@ open_enum! {
         SUBSCRIBER_ID = 38, "OPTION_SUBSCRIBER_ID";
         /// Client FQDN, RFC 4704.
         CLIENT_FQDN = 39, "OPTION_CLIENT_FQDN";
+        /// Client Data, RFC 5007 section 4.1.2.2.
+        CLIENT_DATA = 45, "OPTION_CLIENT_DATA";
+        /// Client Last Transaction Time, RFC 5007 section 4.1.2.3.
+        CLT_TIME = 46, "OPTION_CLT_TIME";
+        /// Relay Data, RFC 5007 section 4.1.2.4.
+        LQ_RELAY_DATA = 47, "OPTION_LQ_RELAY_DATA";
         /// Network Time Protocol server, RFC 5908.
         NTP_SERVER = 56, "OPTION_NTP_SERVER";
         /// Prefix Exclude, RFC 6603.
         PD_EXCLUDE = 67, "OPTION_PD_EXCLUDE";
+        /// Virtual Subnet Selection, RFC 6607 section 3.4.
+        VSS = 68, "OPTION_VSS";
         /// Client Link-Layer Address, RFC 6939.
         CLIENT_LINKLAYER_ADDR = 79, "OPTION_CLIENT_LINKLAYER_ADDR";
         /// SOL_MAX_RT, section 21.24.
         SOL_MAX_RT = 82, "OPTION_SOL_MAX_RT";
         /// INF_MAX_RT, section 21.25.
         INF_MAX_RT = 83, "OPTION_INF_MAX_RT";
+        /// Base Time, RFC 7653 section 6.3.1.
+        LQ_BASE_TIME = 100, "OPTION_LQ_BASE_TIME";
+        /// RFC 8156 section 5.5.1.
+        F_BINDING_STATUS = 114, "OPTION_F_BINDING_STATUS";
+        /// RFC 8156 section 5.5.2.
+        F_CONNECT_FLAGS = 115, "OPTION_F_CONNECT_FLAGS";
+        /// RFC 8156 section 5.5.3.
+        F_DNS_REMOVAL_INFO = 116, "OPTION_F_DNS_REMOVAL_INFO";
+        /// RFC 8156 section 5.5.3.1.
+        F_DNS_HOST_NAME = 117, "OPTION_F_DNS_HOST_NAME";
+        /// RFC 8156 section 5.5.3.2.
+        F_DNS_ZONE_NAME = 118, "OPTION_F_DNS_ZONE_NAME";
+        /// RFC 8156 section 5.5.3.3.
+        F_DNS_FLAGS = 119, "OPTION_F_DNS_FLAGS";
+        /// RFC 8156 section 5.5.4.
+        F_EXPIRATION_TIME = 120, "OPTION_F_EXPIRATION_TIME";
+        /// RFC 8156 section 5.5.5.
+        F_MAX_UNACKED_BNDUPD = 121, "OPTION_F_MAX_UNACKED_BNDUPD";
+        /// RFC 8156 section 5.5.6.
+        F_MCLT = 122, "OPTION_F_MCLT";
+        /// RFC 8156 section 5.5.7.
+        F_PARTNER_LIFETIME = 123, "OPTION_F_PARTNER_LIFETIME";
+        /// RFC 8156 section 5.5.8.
+        F_PARTNER_LIFETIME_SENT = 124, "OPTION_F_PARTNER_LIFETIME_SENT";
+        /// RFC 8156 section 5.5.9.
+        F_PARTNER_DOWN_TIME = 125, "OPTION_F_PARTNER_DOWN_TIME";
+        /// RFC 8156 section 5.5.10.
+        F_PARTNER_RAW_CLT_TIME = 126, "OPTION_F_PARTNER_RAW_CLT_TIME";
+        /// RFC 8156 section 5.5.11.
+        F_PROTOCOL_VERSION = 127, "OPTION_F_PROTOCOL_VERSION";
+        /// RFC 8156 section 5.5.12.
+        F_KEEPALIVE_TIME = 128, "OPTION_F_KEEPALIVE_TIME";
+        /// RFC 8156 section 5.5.13.
+        F_RECONFIGURE_DATA = 129, "OPTION_F_RECONFIGURE_DATA";
+        /// RFC 8156 section 5.5.14.
+        F_RELATIONSHIP_NAME = 130, "OPTION_F_RELATIONSHIP_NAME";
+        /// RFC 8156 section 5.5.15.
+        F_SERVER_FLAGS = 131, "OPTION_F_SERVER_FLAGS";
+        /// RFC 8156 section 5.5.16.
+        F_SERVER_STATE = 132, "OPTION_F_SERVER_STATE";
+        /// RFC 8156 section 5.5.17.
+        F_START_TIME_OF_STATE = 133, "OPTION_F_START_TIME_OF_STATE";
+        /// RFC 8156 section 5.5.18.
+        F_STATE_EXPIRATION_TIME = 134, "OPTION_F_STATE_EXPIRATION_TIME";
         /// Relay Source Port, RFC 8357.
         RELAY_PORT = 135, "OPTION_RELAY_PORT";
     }
@@ -172,6 +252,26 @@ open_enum! {
         USE_MULTICAST = 5, "UseMulticast";
         /// The server has no prefixes available to assign to the IA_PD.
         NO_PREFIX_AVAIL = 6, "NoPrefixAvail";
+        /// What was asked for is not supported (RFC 7653); also an unknown version of the failover
+        /// protocol (RFC 8156 section 6.1.2).
+        NOT_SUPPORTED = 14, "NotSupported";
+        /// No TLS on this connection (RFC 7653 section 9.1).
+        TLS_CONNECTION_REFUSED = 15, "TLSConnectionRefused";
+        /// The lease is another client's, or another IAID's, on the other server (RFC 8156
+        /// section 5.6, as all below).
+        ADDRESS_IN_USE = 16, "AddressInUse";
+        /// A BNDUPD contradicts the receiver's configuration.
+        CONFIGURATION_CONFLICT = 17, "ConfigurationConflict";
+        /// A BNDUPD does not hold enough to be processed.
+        MISSING_BINDING_INFORMATION = 18, "MissingBindingInformation";
+        /// The receiver of a BNDUPD knows the lease better.
+        OUTDATED_BINDING_INFORMATION = 19, "OutdatedBindingInformation";
+        /// A planned shutdown.
+        SERVER_SHUTTING_DOWN = 20, "ServerShuttingDown";
+        /// A BNDUPD holds DNS update information, and the receiver does no DNS updates.
+        DNS_UPDATE_NOT_SUPPORTED = 21, "DNSUpdateNotSupported";
+        /// The partners' clocks differ by more than 5 seconds.
+        EXCESSIVE_TIME_SKEW = 22, "ExcessiveTimeSkew";
     }
 }
 

@@ -124,6 +124,11 @@ impl<'a> Emitter<'a> {
     /// Begins an option whose length is not known yet; options may be nested.
     pub fn begin(&mut self, code: OptionCode) -> OptionMark {
         self.u16(code.0);
+        self.begin_len()
+    }
+
+    /// Leaves room for a length field of two octets, to be filled in by [`Emitter::end`].
+    pub(crate) fn begin_len(&mut self) -> OptionMark {
         let at = self.len;
         self.u16(0);
         OptionMark { at }

@@ -11,6 +11,16 @@ pub enum WireError {
         /// Octets of the fixed part.
         need: usize,
     },
+    /// A structure of fixed length has another one.
+    #[error("{what}: {have} octets where exactly {need} belong")]
+    BadLength {
+        /// Which structure.
+        what: &'static str,
+        /// Octets present.
+        have: usize,
+        /// Octets of the format.
+        need: usize,
+    },
     /// An option's length points past the end of what encloses it.
     #[error("option {code} claims {claimed} octets, {have} are left")]
     OptionOverrun {

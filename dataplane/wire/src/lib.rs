@@ -7,6 +7,8 @@
 //! Writing goes through an [`Emitter`], which appends to a borrowed buffer, remembers an overflow
 //! and reports it once, at the end. Nothing in this crate allocates, reads a clock or does IO.
 //!
+//! The messages between failover partners (RFC 8156) are in [`failover`].
+//!
 //! The formats are those of RFC 8415 (kept by RFC 9915) unless an item names another source.
 #![forbid(unsafe_code)]
 
@@ -14,6 +16,7 @@ mod code;
 mod duid;
 mod emit;
 mod error;
+pub mod failover;
 mod message;
 mod option;
 

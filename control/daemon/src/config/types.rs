@@ -105,7 +105,7 @@ pub struct Dataplane {
     pub frames: u32,
     /// How long the kernel polls the queue on the worker's behalf (`SO_BUSY_POLL`). `None`: off.
     pub busy_poll: Option<Duration>,
-    /// Token bucket of each source address, in the XDP program. `None`: off.
+    /// Token bucket of each client on the link, in the XDP program. `None`: off.
     pub flood_limit: Option<FloodLimit>,
 }
 
@@ -124,7 +124,7 @@ pub enum Mode {
     Socket,
 }
 
-/// A token bucket for each source address.
+/// A token bucket for each client on the link, told apart by MAC address and VLAN tags.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FloodLimit {
     /// Packets per second; at least 1.

@@ -43,6 +43,13 @@ impl IaHeader {
         }
     }
 
+    /// Whether the leases of both go into one option.
+    fn is_same_option(&self, other: &Self) -> bool {
+        let has_times = self.kind != IaKind::Ta;
+        (self.kind, self.iaid) == (other.kind, other.iaid)
+            && (!has_times || (self.t1, self.t2) == (other.t1, other.t2))
+    }
+
     /// The option for a lease of this IA.
     fn lease_code(&self) -> OptionCode {
         if self.kind == IaKind::Pd { OptionCode::IA_PREFIX } else { OptionCode::IA_ADDR }
@@ -106,7 +113,7 @@ pub(super) fn emit_leases<'b, F: FnOnce(&mut Emitter<'b>)>(
     let mut open: Option<(IaHeader, OptionMark)> = None;
     for (head, options) in leases {
         let mark = match open.take() {
-            Some((ia, mark)) if ia == head.ia => mark,
+            Some((ia, mark)) if ia.is_same_option(&head.ia) => mark,
             other => {
                 if let Some((_, mark)) = other {
                     out.end(mark);

@@ -35,6 +35,8 @@ use crate::{
 
 /// Octets of a UMEM frame: a whole Ethernet frame and the headroom of the kernel.
 const FRAME_LEN: u32 = 2048;
+/// Buffers of a socket worker at most; its buffers are twice as large as frames.
+const SOCKET_FRAMES_MAX: usize = 8192;
 /// Buffers of the socket worker that stands beside AF_XDP, where few packets come.
 const SIDE_FRAMES: usize = 256;
 
@@ -125,7 +127,10 @@ impl Dataplane {
                 Err(error) => return Err(error),
             }
         }
-        let frames = if ports.is_empty() { self.config.frames as usize } else { SIDE_FRAMES };
+        let frames = match ports.is_empty() {
+            true => (self.config.frames as usize).min(SOCKET_FRAMES_MAX),
+            false => SIDE_FRAMES,
+        };
         let socket = ServerSocket::open(name, interface.index).with_context(|| {
             format!("cannot listen on UDP port {} of {name}", gemel_wire::SERVER_PORT)
         })?;

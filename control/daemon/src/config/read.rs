@@ -213,7 +213,7 @@ fn read_dataplane(
     let fill_ring = ring("fill_ring", 4096).value;
     let completion_ring = ring("completion_ring", 4096).value;
     let needed = rx_ring + tx_ring;
-    let default = needed.next_power_of_two().max(8192);
+    let default = needed.next_power_of_two().max(16_384);
     let frames = section.get_or("frames", default, |v| power_of_two(v, 128..=1 << 20));
     if frames.value < needed {
         let what = format!("{} frames are fewer than the entries of both rings", frames.value);

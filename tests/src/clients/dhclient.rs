@@ -102,9 +102,12 @@ fn parse(text: &str) -> Result<Vec<Lease>> {
     let mut leases = Vec::new();
     let mut iaid = 0;
     for line in block.lines().map(str::trim) {
+        let ia = line.strip_prefix("ia-na ").or_else(|| line.strip_prefix("ia-pd "));
+        if let Some(id) = ia.and_then(|rest| rest.strip_suffix(" {")) {
+            iaid = u32::from_str_radix(&iaid_hex(id)?, 16)?;
+        }
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
-            ["ia-na" | "ia-pd", id, "{"] => iaid = u32::from_str_radix(&plain_hex(id)?, 16)?,
             ["iaaddr", address, "{"] => leases.push(Lease {
                 is_prefix: false,
                 address: address.parse()?,
@@ -126,6 +129,16 @@ fn parse(text: &str) -> Result<Vec<Lease>> {
         }
     }
     Ok(leases)
+}
+
+/// The digits of an IAID: dhclient writes octets, or a quoted string where all of them are printable
+/// characters, as the tail of a random MAC address can be.
+fn iaid_hex(text: &str) -> Result<String> {
+    let Some(quoted) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return plain_hex(text);
+    };
+    let plain = quoted.replace("\\\"", "\"").replace("\\\\", "\\");
+    Ok(plain.bytes().map(|octet| format!("{octet:02x}")).collect())
 }
 
 #[cfg(test)]
@@ -159,6 +172,16 @@ lease6 {
         assert_eq!(leases[0].iaid, 0xab29_252c);
         assert_eq!(leases[0].duid, "0001000132974a5c8207ab29252c");
         assert_eq!((leases[1].prefix_len, leases[1].iaid), (56, 0xab29_252d));
+    }
+
+    #[test]
+    fn printable_iaids_are_quoted() {
+        for (text, iaid) in [("\"AVGx\"", 0x4156_4778), ("\"A {z\"", 0x4120_7b7a)] {
+            let leases =
+                parse(&FILE.replace("ia-na ab:29:25:2c", &format!("ia-na {text}"))).unwrap();
+            assert_eq!(leases[0].iaid, iaid, "{text}");
+        }
+        assert_eq!(iaid_hex(r#""a\"bc""#).unwrap(), "61226263");
     }
 
     #[test]

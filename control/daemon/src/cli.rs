@@ -200,8 +200,7 @@ fn ask(config: &Path, socket: Option<PathBuf>, json: bool, question: Question) -
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints a JSON value as indented lines of `key: value`; zeros of counters are left out by
-/// nobody, since an operator looks for them too.
+/// Prints a JSON value as indented lines of `key: value`.
 fn write_tree(out: &mut dyn io::Write, value: &serde_json::Value, depth: usize) -> io::Result<()> {
     use serde_json::Value;
     let indent = "  ".repeat(depth);

@@ -127,9 +127,10 @@ impl Dataplane {
                 Err(error) => return Err(error),
             }
         }
-        let frames = match ports.is_empty() {
-            true => (self.config.frames as usize).min(SOCKET_FRAMES_MAX),
-            false => SIDE_FRAMES,
+        let frames = if ports.is_empty() {
+            (self.config.frames as usize).min(SOCKET_FRAMES_MAX)
+        } else {
+            SIDE_FRAMES
         };
         let socket = ServerSocket::open(name, interface.index).with_context(|| {
             format!("cannot listen on UDP port {} of {name}", gemel_wire::SERVER_PORT)

@@ -401,7 +401,7 @@ mod tests {
     }
 
     const NOW: AbsoluteTime = AbsoluteTime(800_000_000);
-    const TERMS: Terms = Terms { preferred_lifetime: 60, valid_lifetime: 120 };
+    const TERMS: Terms = Terms::unlimited(60, 120);
 
     impl Rig {
         fn new(script: Script) -> Self {

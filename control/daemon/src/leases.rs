@@ -39,7 +39,7 @@ impl From<&Binding> for LeaseView {
             iaid: binding.iaid.0,
             preferred_lifetime: binding.preferred_lifetime,
             valid_lifetime: binding.valid_lifetime,
-            expires: binding.expiration_time.to_unix_secs(),
+            expires: binding.state_expiration_time.to_unix_secs(),
             client_last_transaction: binding.client_last_transaction_time.to_unix_secs(),
         }
     }

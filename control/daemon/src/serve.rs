@@ -12,12 +12,12 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use crossbeam::channel::bounded;
 use gemel_lease::{
-    AbsoluteTime, Binding, BindingStatus, ClientDuid, IaKind, Lease, LeaseTable, PoolRange,
-    PoolSet, Record, TableConfig,
+    AbsoluteTime, Binding, BindingStatus, IaKind, Lease, LeaseTable, PoolRange, PoolSet, Record,
+    TableConfig,
 };
 use gemel_server::Server;
 use gemel_store::{Durability as StoreDurability, Progress, Store, StoreConfig};
-use gemel_wire::{Duid, IaId};
+use gemel_wire::Duid;
 use gemel_worker::{submit::ServiceState, wall_clock};
 use parking_lot::{Mutex, RwLock};
 use sd_notify::NotifyState;
@@ -346,17 +346,9 @@ fn kept_out(lease: Lease) -> Binding {
         lease,
         kind: if lease.prefix_len == 128 { IaKind::Na } else { IaKind::Pd },
         status: BindingStatus::Abandoned,
-        duid: ClientDuid::NONE,
-        iaid: IaId(0),
-        preferred_lifetime: 0,
-        valid_lifetime: 0,
-        client_last_transaction_time: AbsoluteTime::ZERO,
-        expiration_time: AbsoluteTime::ZERO,
         start_time_of_state: now,
         state_expiration_time: AbsoluteTime::INFINITE,
-        partner_lifetime: AbsoluteTime::ZERO,
-        acked_partner_lifetime: AbsoluteTime::ZERO,
-        partner_raw_clt_time: AbsoluteTime::ZERO,
+        ..Binding::EMPTY
     }
 }
 

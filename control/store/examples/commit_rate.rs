@@ -113,7 +113,7 @@ fn binding(number: u64) -> Binding {
         kind: IaKind::Na,
         status: BindingStatus::Active,
         // Makes the record 120 octets.
-        duid: ClientDuid::new(&[7; 45]),
+        duid: ClientDuid::new(&[7; 44]),
         iaid: IaId(1),
         preferred_lifetime: 1800,
         valid_lifetime: 3600,
@@ -124,5 +124,6 @@ fn binding(number: u64) -> Binding {
         partner_lifetime: AbsoluteTime(7),
         acked_partner_lifetime: AbsoluteTime(8),
         partner_raw_clt_time: AbsoluteTime(9),
+        update_pending: false,
     }
 }

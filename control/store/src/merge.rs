@@ -1,6 +1,6 @@
 //! The bindings of the checkpoint with what the journal adds to them.
 
-use gemel_lease::{BindingStatus, Record};
+use gemel_lease::Record;
 
 use crate::{
     BadRecord, Restored, StoreError,
@@ -46,7 +46,7 @@ pub(crate) fn merge(
                 }
                 (Value::Bad(_), Some(entry)) => give(entry, &mut restored, &mut each),
                 (Value::Record(stored), _) => {
-                    if stored.binding.status == BindingStatus::Free {
+                    if pending::is_tombstone(&stored.binding) {
                         tombstones.push((pending::key(&stored.binding.lease), stored.stamp));
                     }
                     hand_out(*stored, &mut restored, &mut each)

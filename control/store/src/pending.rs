@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, btree_map};
 
-use gemel_lease::{BindingStatus, Lease, Record, RecordError};
+use gemel_lease::{Binding, BindingStatus, Lease, Record, RecordError};
 
 use crate::{format, priority};
 
@@ -57,6 +57,12 @@ pub(crate) struct Pending {
     pub(crate) first_bad: Option<String>,
 }
 
+/// Whether a record only says that a lease is free, and may be forgotten when it is old enough. One
+/// that the partner still has to hear of may not.
+pub(crate) fn is_tombstone(binding: &Binding) -> bool {
+    binding.status == BindingStatus::Free && !binding.update_pending
+}
+
 impl Pending {
     /// Takes the updates of a batch.
     pub(crate) fn absorb(&mut self, sequence: u64, mut updates: &[u8]) {
@@ -86,7 +92,7 @@ impl Pending {
             stamp: decoded.stamp,
             at: self.octets.len(),
             len,
-            tombstone: decoded.binding.status == BindingStatus::Free,
+            tombstone: is_tombstone(&decoded.binding),
         };
         match self.slots.entry(key(&decoded.binding.lease)) {
             btree_map::Entry::Occupied(mut old) => {

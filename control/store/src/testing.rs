@@ -20,6 +20,7 @@ pub(crate) fn binding(number: u32, duid_len: usize) -> Binding {
         partner_lifetime: AbsoluteTime(7),
         acked_partner_lifetime: AbsoluteTime(8),
         partner_raw_clt_time: AbsoluteTime(9),
+        update_pending: false,
     }
 }
 

@@ -32,6 +32,7 @@ fn binding(number: u32, status: BindingStatus) -> Binding {
         partner_lifetime: AbsoluteTime(7),
         acked_partner_lifetime: AbsoluteTime(8),
         partner_raw_clt_time: AbsoluteTime(9),
+        update_pending: false,
     }
 }
 

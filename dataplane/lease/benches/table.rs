@@ -18,7 +18,7 @@ use gemel_lease::{
 };
 use gemel_wire::IaId;
 
-const TERMS: Terms = Terms { preferred_lifetime: 3600, valid_lifetime: 7200 };
+const TERMS: Terms = Terms::unlimited(3600, 7200);
 const NOW: AbsoluteTime = AbsoluteTime(800_000_000);
 const DENSE: PoolId = PoolId(0);
 const SPARSE: PoolId = PoolId(1);
@@ -145,12 +145,9 @@ fn record(number: u32) -> Record {
         preferred_lifetime: 3600,
         valid_lifetime: 7200,
         client_last_transaction_time: NOW,
-        expiration_time: NOW.plus(7200 + number % 7200),
+        state_expiration_time: NOW.plus(7200 + number % 7200),
         start_time_of_state: NOW,
-        state_expiration_time: AbsoluteTime::ZERO,
-        partner_lifetime: AbsoluteTime::ZERO,
-        acked_partner_lifetime: AbsoluteTime::ZERO,
-        partner_raw_clt_time: AbsoluteTime::ZERO,
+        ..Binding::EMPTY
     };
     Record { binding, stamp: u64::from(number) + 1 }
 }

@@ -160,24 +160,29 @@ pub struct Binding {
     pub valid_lifetime: u32,
     /// When the client last spoke about this lease.
     pub client_last_transaction_time: AbsoluteTime,
-    /// When the valid lifetime given to the client ends.
-    pub expiration_time: AbsoluteTime,
     /// When the status became what it is.
     pub start_time_of_state: AbsoluteTime,
-    /// When the status ends by itself (the end of an [`BindingStatus::Abandoned`] lease's
-    /// quarantine); [`AbsoluteTime::ZERO`] where it does not.
+    /// When the status ends by itself: of an [`BindingStatus::Active`] lease the end of the valid
+    /// lifetime given to the client, of an [`BindingStatus::Abandoned`] one the end of its
+    /// quarantine; [`AbsoluteTime::ZERO`] where it does not.
     pub state_expiration_time: AbsoluteTime,
-    /// The lifetime told to the partner.
+    /// The greatest lifetime that this server has acknowledged to its partner: until then, and the
+    /// MCLT beyond, the partner may have given the lease to the client.
+    pub expiration_time: AbsoluteTime,
+    /// The lifetime told to the partner, or to be told; [`AbsoluteTime::ZERO`] when the partner has
+    /// acknowledged it (section 7.7).
     pub partner_lifetime: AbsoluteTime,
-    /// The lifetime that the partner has acknowledged.
+    /// The greatest lifetime that the partner has acknowledged.
     pub acked_partner_lifetime: AbsoluteTime,
     /// The partner's own client-last-transaction-time, as it sent it.
     pub partner_raw_clt_time: AbsoluteTime,
+    /// Whether the partner still has to acknowledge the binding as it is now.
+    pub update_pending: bool,
 }
 
 impl Binding {
     /// Nobody's binding of nothing, as a placeholder.
-    pub(crate) const EMPTY: Self = Self {
+    pub const EMPTY: Self = Self {
         lease: Lease::address(Ipv6Addr::UNSPECIFIED),
         kind: IaKind::Na,
         status: BindingStatus::Free,
@@ -186,12 +191,13 @@ impl Binding {
         preferred_lifetime: 0,
         valid_lifetime: 0,
         client_last_transaction_time: AbsoluteTime::ZERO,
-        expiration_time: AbsoluteTime::ZERO,
         start_time_of_state: AbsoluteTime::ZERO,
         state_expiration_time: AbsoluteTime::ZERO,
+        expiration_time: AbsoluteTime::ZERO,
         partner_lifetime: AbsoluteTime::ZERO,
         acked_partner_lifetime: AbsoluteTime::ZERO,
         partner_raw_clt_time: AbsoluteTime::ZERO,
+        update_pending: false,
     };
 
     /// What the binding is indexed by.
@@ -203,6 +209,6 @@ impl Binding {
     /// Whether a client may use the lease at `now`.
     #[must_use]
     pub fn is_active(&self, now: AbsoluteTime) -> bool {
-        self.status == BindingStatus::Active && now < self.expiration_time
+        self.status == BindingStatus::Active && now < self.state_expiration_time
     }
 }

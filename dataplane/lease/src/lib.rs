@@ -11,6 +11,7 @@ mod bitmap;
 mod client;
 mod hash;
 mod index;
+mod pair;
 mod pool;
 mod record;
 mod reserved;
@@ -20,7 +21,11 @@ mod time;
 
 pub use binding::{Binding, BindingStatus, IaKind, Lease};
 pub use client::{ClientDuid, ClientKey};
+pub use pair::{PairPolicy, PairRules, Responsiveness};
 pub use pool::{DENSE_LEASES_MAX, Ownership, PoolConfig, PoolError, PoolId, PoolRange, PoolSet};
 pub use record::{Record, RecordError, RecordIter, UpdateBatch, UpdateSink};
-pub use table::{Bindings, ClientGuard, Counts, LeaseTable, Sweep, TableConfig, Terms};
+pub use table::{
+    Acknowledged, Bindings, ClientGuard, Collect, Counts, LeaseTable, Sweep, TableConfig, Terms,
+    Verdict,
+};
 pub use time::AbsoluteTime;

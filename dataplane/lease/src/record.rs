@@ -2,8 +2,11 @@
 //!
 //! A record is: length of what follows (u16), version (u8), IA kind (u8), status (u8), prefix
 //! length (u8), address (16), stamp (u64), IAID (u32), preferred and valid lifetime (u32 each),
-//! the seven times of [`Binding`] in the order of its fields (u32 each), DUID length (u8), DUID.
-//! Numbers are little-endian.
+//! the seven times of [`Binding`] in the order of its fields (u32 each), flags (u8), DUID length
+//! (u8), DUID. Numbers are little-endian.
+//!
+//! Flag 1: an update to the partner is pending. Version 1, which had no partner, is read too: it
+//! lacks the flags, and had the end of an active lease where version 2 has the expiration-time.
 
 use std::net::Ipv6Addr;
 
@@ -11,9 +14,12 @@ use gemel_wire::IaId;
 
 use crate::{AbsoluteTime, Binding, BindingStatus, ClientDuid, IaKind, Lease};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The version before the pair.
+const VERSION_SOLE: u8 = 1;
+const FLAG_UPDATE_PENDING: u8 = 1;
 /// Octets of a record before the DUID, its own length field not counted.
-const FIXED_LEN: usize = 1 + 1 + 1 + 1 + 16 + 8 + 4 + 4 + 4 + 7 * 4 + 1;
+const FIXED_LEN: usize = 1 + 1 + 1 + 1 + 16 + 8 + 4 + 4 + 4 + 7 * 4 + 1 + 1;
 
 /// Takes binding updates from the server rules, in the order in which they were made.
 pub trait UpdateSink {
@@ -122,16 +128,17 @@ fn encode(binding: &Binding, stamp: u64, out: &mut Vec<u8>) {
         binding.preferred_lifetime,
         binding.valid_lifetime,
         binding.client_last_transaction_time.0,
-        binding.expiration_time.0,
         binding.start_time_of_state.0,
         binding.state_expiration_time.0,
+        binding.expiration_time.0,
         binding.partner_lifetime.0,
         binding.acked_partner_lifetime.0,
         binding.partner_raw_clt_time.0,
     ] {
         out.extend_from_slice(&number.to_le_bytes());
     }
-    out.push(duid_len);
+    let flags = if binding.update_pending { FLAG_UPDATE_PENDING } else { 0 };
+    out.extend_from_slice(&[flags, duid_len]);
     out.extend_from_slice(duid);
 }
 
@@ -152,6 +159,9 @@ impl Record {
             return Err(length_error);
         }
         let version = *body.first().ok_or(length_error)?;
+        if version == VERSION_SOLE {
+            return Self::decode_sole(body);
+        }
         if version != VERSION {
             return Err(RecordError::Version(version));
         }
@@ -183,14 +193,39 @@ impl Record {
             preferred_lifetime: number(1),
             valid_lifetime: number(2),
             client_last_transaction_time: time(3),
-            expiration_time: time(4),
-            start_time_of_state: time(5),
-            state_expiration_time: time(6),
+            start_time_of_state: time(4),
+            state_expiration_time: time(5),
+            expiration_time: time(6),
             partner_lifetime: time(7),
             acked_partner_lifetime: time(8),
             partner_raw_clt_time: time(9),
+            update_pending: fixed[FIXED_LEN - 2] & FLAG_UPDATE_PENDING != 0,
         };
         Ok(Self { binding, stamp: u64::from_le_bytes(stamp) })
+    }
+
+    /// Reads the body of a record of version 1 by way of one of version 2.
+    fn decode_sole(body: &[u8]) -> Result<Self, RecordError> {
+        let duid_len_at = FIXED_LEN - 2;
+        let length_error = RecordError::Length(2 + body.len());
+        let (fixed, rest) = body.split_at_checked(duid_len_at).ok_or(length_error)?;
+        let len = u16::try_from(body.len() + 1).map_err(|_| length_error)?;
+        let mut octets = Vec::with_capacity(body.len() + 3);
+        octets.extend_from_slice(&len.to_le_bytes());
+        octets.push(VERSION);
+        octets.extend_from_slice(&fixed[1..]);
+        octets.push(0);
+        octets.extend_from_slice(rest);
+        let mut record = Self::decode(&octets)?;
+        let binding = &mut record.binding;
+        // In the order of version 1: the end of the active lease, the start and the end of the
+        // state.
+        let (end, start) = (binding.start_time_of_state, binding.state_expiration_time);
+        let quarantine = std::mem::take(&mut binding.expiration_time);
+        binding.start_time_of_state = start;
+        binding.state_expiration_time =
+            if binding.status == BindingStatus::Active { end } else { quarantine };
+        Ok(record)
     }
 }
 
@@ -244,12 +279,13 @@ mod tests {
             preferred_lifetime: 1,
             valid_lifetime: 2,
             client_last_transaction_time: AbsoluteTime(3),
-            expiration_time: AbsoluteTime(4),
             start_time_of_state: AbsoluteTime(5),
             state_expiration_time: AbsoluteTime(6),
+            expiration_time: AbsoluteTime(4),
             partner_lifetime: AbsoluteTime(7),
             acked_partner_lifetime: AbsoluteTime(8),
             partner_raw_clt_time: AbsoluteTime(9),
+            update_pending: true,
         }
     }
 
@@ -264,6 +300,31 @@ mod tests {
         let back: Vec<_> = batch.iter().map(Result::unwrap).collect();
         assert_eq!(back.iter().map(|r| r.stamp).collect::<Vec<_>>(), [100, 101, 102]);
         assert!(back.iter().zip(&bindings).all(|(r, b)| r.binding == *b));
+    }
+
+    #[test]
+    fn version_1_is_read() {
+        for (status, end) in [(BindingStatus::Active, 44), (BindingStatus::Abandoned, 66)] {
+            let mut octets = vec![0, 0, 1, 3, status as u8, 56];
+            let prefix: Ipv6Addr = "2001:db8:1::".parse().unwrap();
+            octets.extend_from_slice(&prefix.octets());
+            octets.extend_from_slice(&9_u64.to_le_bytes());
+            for number in [7_u32, 1, 2, 33, 44, 55, 66, 0, 0, 0] {
+                octets.extend_from_slice(&number.to_le_bytes());
+            }
+            octets.extend_from_slice(&[3, 0, 1, 2]);
+            octets[0] = u8::try_from(octets.len() - 2).unwrap();
+            let Record { binding, stamp } = Record::decode(&octets).unwrap();
+            assert_eq!((binding.status, stamp), (status, 9));
+            assert_eq!(binding.client_last_transaction_time, AbsoluteTime(33));
+            assert_eq!(binding.state_expiration_time, AbsoluteTime(end));
+            assert_eq!(binding.start_time_of_state, AbsoluteTime(55));
+            assert_eq!(binding.expiration_time, AbsoluteTime::ZERO);
+            assert_eq!((binding.duid.as_bytes(), binding.update_pending), (&[0, 1, 2][..], false));
+            for cut in 0..octets.len() {
+                assert!(Record::decode(&octets[..cut]).is_err(), "cut at {cut}");
+            }
+        }
     }
 
     #[test]

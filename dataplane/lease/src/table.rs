@@ -12,6 +12,7 @@
 mod client_guard;
 mod expiry;
 mod ownership;
+mod partner;
 mod restore;
 mod stripe;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::{
 
 pub use client_guard::{Bindings, ClientGuard};
 pub use expiry::Sweep;
+pub use partner::{Acknowledged, Collect, Verdict};
 use stripe::Stripe;
 
 /// How to build a [`LeaseTable`].
@@ -53,13 +55,44 @@ impl Default for TableConfig {
     }
 }
 
-/// The lifetimes of a lease, in seconds; `u32::MAX` is infinity (RFC 8415 section 7.7).
+/// The lifetimes that a server would like to give to a lease, in seconds; `u32::MAX` is infinity
+/// (RFC 8415 section 7.7).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Terms {
     /// Preferred lifetime.
     pub preferred_lifetime: u32,
     /// Valid lifetime.
     pub valid_lifetime: u32,
+    /// The Maximum Client Lead Time in seconds, where it limits the lifetimes (RFC 8156 section
+    /// 4.4): `None` without a partner and in PARTNER-DOWN state.
+    pub mclt: Option<u32>,
+}
+
+impl Terms {
+    /// Terms that nothing limits.
+    #[must_use]
+    pub const fn unlimited(preferred_lifetime: u32, valid_lifetime: u32) -> Self {
+        Self { preferred_lifetime, valid_lifetime, mclt: None }
+    }
+
+    /// The preferred and valid lifetime that a client gets now: the valid lifetime ends at most
+    /// the MCLT after the later of `acked_partner_lifetime` and `now` (RFC 8156 section 4.4).
+    #[must_use]
+    pub fn actual(&self, acked_partner_lifetime: AbsoluteTime, now: AbsoluteTime) -> (u32, u32) {
+        let Some(mclt) = self.mclt else {
+            return (self.preferred_lifetime, self.valid_lifetime);
+        };
+        let lead = acked_partner_lifetime.remaining(now).saturating_add(mclt);
+        (self.preferred_lifetime.min(lead), self.valid_lifetime.min(lead))
+    }
+
+    /// The partner-lifetime for a client that has been given `valid_lifetime` now: as long as it
+    /// would like to give, counted from when the client is expected back (section 4.4.1), so that
+    /// the next time nothing limits it.
+    #[must_use]
+    pub fn partner_lifetime(&self, valid_lifetime: u32, now: AbsoluteTime) -> AbsoluteTime {
+        now.plus((valid_lifetime / 2).saturating_add(self.valid_lifetime))
+    }
 }
 
 /// Number of bindings of each status.
@@ -245,11 +278,10 @@ impl LeaseTable {
     /// When the binding's status ends by itself.
     fn due(&self, binding: &Binding) -> AbsoluteTime {
         match binding.status {
-            BindingStatus::Active => binding.expiration_time,
             BindingStatus::Abandoned if binding.state_expiration_time == AbsoluteTime::ZERO => {
                 AbsoluteTime::INFINITE
             }
-            BindingStatus::Abandoned => binding.state_expiration_time,
+            BindingStatus::Active | BindingStatus::Abandoned => binding.state_expiration_time,
             // What a partner was to agree to has nobody to wait for when there is no partner.
             _ if self.is_sole(self.pools.find_lease(binding.lease)) => AbsoluteTime::ZERO,
             _ => AbsoluteTime::INFINITE,

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Seconds between 1970-01-01 and 2000-01-01, UTC.
 const UNIX_2000: u64 = 946_684_800;
 
@@ -7,7 +9,10 @@ const UNIX_2000: u64 = 946_684_800;
 ///
 /// Held times do not wrap: [`AbsoluteTime::INFINITE`] lies after every other time, and sums
 /// saturate there. (The wire's arithmetic modulo 2^32 belongs to the failover codec.)
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(transparent)]
 pub struct AbsoluteTime(pub u32);
 
 impl AbsoluteTime {

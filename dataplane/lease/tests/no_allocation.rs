@@ -48,7 +48,7 @@ fn allocations<T>(f: impl FnOnce() -> T) -> (T, u64) {
 }
 
 const NOW: AbsoluteTime = AbsoluteTime(1000);
-const TERMS: Terms = Terms { preferred_lifetime: 10, valid_lifetime: 20 };
+const TERMS: Terms = Terms::unlimited(10, 20);
 
 fn exchange(table: &LeaseTable, pool: PoolId, number: u32, sink: &mut impl UpdateSink) -> Lease {
     let mut duid = [0, 3, 0, 1, 2, 2, 0, 0, 0, 0];

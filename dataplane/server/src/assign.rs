@@ -368,7 +368,7 @@ fn try_pools<T>(
 
 /// What is left of the preferred and valid lifetime, in seconds.
 fn remaining(binding: &Binding, now: AbsoluteTime) -> (u32, u32) {
-    let valid = binding.expiration_time.remaining(now);
+    let valid = binding.state_expiration_time.remaining(now);
     if binding.preferred_lifetime == INFINITY {
         return (valid, valid);
     }

@@ -102,10 +102,7 @@ impl Link {
                 .map(|option| link_option(&config.name, option))
                 .collect::<Result<_, _>>()?,
             on_link: config.on_link.into(),
-            terms: Terms {
-                preferred_lifetime: config.preferred_lifetime,
-                valid_lifetime: config.valid_lifetime,
-            },
+            terms: Terms::unlimited(config.preferred_lifetime, config.valid_lifetime),
             t1: config.t1,
             t2: config.t2,
             rapid_commit: config.rapid_commit,

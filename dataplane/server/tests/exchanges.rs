@@ -46,7 +46,7 @@ fn solicit_to_reply() {
     assert_eq!((ia.t1, ia.t2, ia.leases[0].1, ia.leases[0].2), (1500, 2400, 3000, 4000));
     let binding = lab.binding(address).unwrap();
     assert_eq!(binding.duid.as_bytes(), CLIENT);
-    assert_eq!(binding.expiration_time, NOW.plus(4000));
+    assert_eq!(binding.state_expiration_time, NOW.plus(4000));
 
     // A retransmission is answered alike.
     assert_eq!(lab.send(&message), reply);
@@ -231,7 +231,7 @@ fn renew_and_rebind_extend() {
         lab.now = NOW.plus(2000);
         let message = build().na(1, &[address]).pd(2, &[prefix]).done();
         assert_eq!(lab.send(&message).ias, granted.ias);
-        assert_eq!(lab.binding(address).unwrap().expiration_time, NOW.plus(6000));
+        assert_eq!(lab.binding(address).unwrap().state_expiration_time, NOW.plus(6000));
         assert_eq!(lab.updates.len(), 2);
         // Even a client that names no lease.
         assert_eq!(lab.send(&build().na(1, &[]).pd(2, &[]).done()).ias, granted.ias);
@@ -491,7 +491,7 @@ fn read_only_service() {
     lab.send(&renew().na(1, &[lease]).done());
     lab.now = NOW.plus(4000);
     assert_eq!(lab.drops(&renew().na(1, &[lease]).done()), DropReason::StoreReadOnly);
-    assert_eq!(lab.binding(lease).unwrap().expiration_time, NOW.plus(4000));
+    assert_eq!(lab.binding(lease).unwrap().state_expiration_time, NOW.plus(4000));
 }
 
 #[test]
@@ -575,7 +575,7 @@ fn a_lease_that_is_over_but_not_swept_up_is_extended() {
     lab.now = NOW.plus(5000);
     assert_eq!(lab.send(&solicit().na(1, &[]).done()).lease(NA, 1), lease);
     assert_eq!(lab.send(&renew().na(1, &[lease]).done()).lease(NA, 1), lease);
-    assert_eq!(lab.binding(lease).unwrap().expiration_time, NOW.plus(9000));
+    assert_eq!(lab.binding(lease).unwrap().state_expiration_time, NOW.plus(9000));
     // After the sweep the client still gets the same address anew.
     lab.now = NOW.plus(20_000);
     lab.server.table().expire(lab.now, 100, &mut Ignore);

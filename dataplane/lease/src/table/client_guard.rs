@@ -139,7 +139,7 @@ impl<'a> ClientGuard<'a> {
         let slot = self.stripe.arena.at(number);
         slot.set_stamp(table.next_stamp());
         sink.push(&slot.binding, slot.stamp());
-        let due = slot.binding.expiration_time;
+        let due = slot.binding.state_expiration_time;
         self.stripe.enqueue(number, due);
         Some(&self.stripe.arena.slot(number).binding)
     }
@@ -170,11 +170,10 @@ impl<'a> ClientGuard<'a> {
         binding.preferred_lifetime = terms.preferred_lifetime;
         binding.valid_lifetime = terms.valid_lifetime;
         binding.client_last_transaction_time = now;
-        binding.expiration_time = now.plus(terms.valid_lifetime);
-        binding.state_expiration_time = AbsoluteTime::ZERO;
+        binding.state_expiration_time = now.plus(terms.valid_lifetime);
         slot.set_stamp(self.table.next_stamp());
         sink.push(&slot.binding, slot.stamp());
-        let due = slot.binding.expiration_time;
+        let due = slot.binding.state_expiration_time;
         self.stripe.enqueue(number, due);
         Some(&self.stripe.arena.slot(number).binding)
     }
@@ -245,7 +244,7 @@ impl<'a> ClientGuard<'a> {
             preferred_lifetime: terms.preferred_lifetime,
             valid_lifetime: terms.valid_lifetime,
             client_last_transaction_time: now,
-            expiration_time: now.plus(terms.valid_lifetime),
+            state_expiration_time: now.plus(terms.valid_lifetime),
             start_time_of_state: now,
             ..Binding::EMPTY
         };

@@ -7,7 +7,7 @@ use crate::{IaKind, Ownership, PoolConfig, PoolRange, Record, UpdateBatch};
 use gemel_wire::IaId;
 
 const KEY: [u8; 16] = *b"a key for tests.";
-const TERMS: Terms = Terms { preferred_lifetime: 60, valid_lifetime: 100 };
+const TERMS: Terms = Terms::unlimited(60, 100);
 const T0: AbsoluteTime = AbsoluteTime(1_000_000);
 
 fn addresses(first: &str, last: &str, ownership: Ownership) -> PoolConfig {
@@ -46,7 +46,7 @@ fn the_life_of_a_lease() {
         let candidate = guard.candidate(pool, None).unwrap();
         let binding = guard.grant(pool, None, &TERMS, T0, &mut sink).unwrap();
         assert_eq!(binding.lease, candidate);
-        assert_eq!(binding.expiration_time, T0.plus(100));
+        assert_eq!(binding.state_expiration_time, T0.plus(100));
         assert_eq!(guard.bindings().count(), 1);
         candidate
     };
@@ -54,7 +54,7 @@ fn the_life_of_a_lease() {
     let mut guard = table.lock(na(&duid));
     let later = AbsoluteTime(T0.0 + 50);
     assert_eq!(
-        guard.extend(lease, &TERMS, later, &mut sink).unwrap().expiration_time,
+        guard.extend(lease, &TERMS, later, &mut sink).unwrap().state_expiration_time,
         later.plus(100)
     );
     drop(guard);
@@ -207,7 +207,7 @@ fn renewals_and_churn_do_not_let_the_queue_grow() {
     let config = TableConfig { hash_key: KEY, client_stripes: 1, expected_bindings: 0 };
     let table = LeaseTable::new(&config, PoolSet::new(vec![pool]).unwrap());
     let mut sink = UpdateBatch::default();
-    let long = Terms { preferred_lifetime: 1_000_000, valid_lifetime: 1_000_000 };
+    let long = Terms::unlimited(1_000_000, 1_000_000);
     let duid = client(1);
     let lease = table.lock(na(&duid)).grant(PoolId(0), None, &TERMS, T0, &mut sink).unwrap().lease;
     for after in 0..1000 {
@@ -238,7 +238,7 @@ fn record(lease: Lease, number: u32, status: BindingStatus, stamp: u64) -> Recor
         status,
         duid: crate::ClientDuid::new(&client(number)),
         iaid: IaId(1),
-        expiration_time: T0.plus(100),
+        state_expiration_time: T0.plus(100),
         ..Binding::EMPTY
     };
     Record { binding, stamp }

@@ -144,10 +144,7 @@ fn compare(table: &LeaseTable, model: &Model) -> Result<(), TestCaseError> {
     table.for_each(|binding| {
         let mut number = [0; 4];
         number.copy_from_slice(&binding.duid.as_bytes()[6..]);
-        let end = match binding.status {
-            BindingStatus::Abandoned => binding.state_expiration_time,
-            _ => binding.expiration_time,
-        };
+        let end = binding.state_expiration_time;
         let held = Held {
             client: u32::from_be_bytes(number),
             kind: binding.kind,
@@ -191,7 +188,7 @@ fn run(table: &LeaseTable, steps: &[Step], sink: &mut UpdateBatch) -> Result<Mod
                     table.lock(ClientKey { duid: &duid, kind: kind(pool), iaid: IaId(1) });
                 let hint = (hint > 99).then(|| lease(table, pool, hint));
                 let candidate = guard.candidate(PoolId(pool), hint);
-                let terms = Terms { preferred_lifetime: valid / 2, valid_lifetime: valid };
+                let terms = Terms::unlimited(valid / 2, valid);
                 let granted = guard.grant(PoolId(pool), hint, &terms, now, sink);
                 let granted = granted.map(|binding| binding.lease);
                 prop_assert_eq!(granted, candidate);
@@ -214,7 +211,7 @@ fn run(table: &LeaseTable, steps: &[Step], sink: &mut UpdateBatch) -> Result<Mod
                 let duid = super::client(client);
                 let mut guard =
                     table.lock(ClientKey { duid: &duid, kind: held.kind, iaid: IaId(1) });
-                let terms = Terms { preferred_lifetime: valid / 2, valid_lifetime: valid };
+                let terms = Terms::unlimited(valid / 2, valid);
                 let extended = guard.extend(*lease, &terms, now, sink).is_some();
                 prop_assert_eq!(extended, held.status == BindingStatus::Active);
                 if extended {
@@ -283,7 +280,7 @@ fn run(table: &LeaseTable, steps: &[Step], sink: &mut UpdateBatch) -> Result<Mod
                     held.status =
                         if abandoned { BindingStatus::Reset } else { BindingStatus::Expired };
                     if abandoned {
-                        held.end = table.binding(lease).unwrap().expiration_time.0;
+                        held.end = table.binding(lease).unwrap().state_expiration_time.0;
                     }
                 }
             }

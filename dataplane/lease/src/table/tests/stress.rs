@@ -42,7 +42,7 @@ fn stress(dense_max: u32, leases: &str, full_means_full: bool) {
                         let mut guard = table.lock(na(&duid));
                         let held = guard.bindings().next().map(|binding| binding.lease);
                         let Some(lease) = held else {
-                            let terms = Terms { preferred_lifetime: 1, valid_lifetime: u32::MAX };
+                            let terms = Terms::unlimited(1, u32::MAX);
                             let new = guard.grant(PoolId(0), None, &terms, T0, &mut sink);
                             if let Some(lease) = new.map(|binding| binding.lease) {
                                 let others = holders.of(lease).fetch_add(1, Ordering::SeqCst);
@@ -53,7 +53,7 @@ fn stress(dense_max: u32, leases: &str, full_means_full: bool) {
                         };
                         if random >> 30 == 0 {
                             assert!(guard.extend(lease, &TERMS, T0, &mut sink).is_some());
-                            let terms = Terms { preferred_lifetime: 1, valid_lifetime: u32::MAX };
+                            let terms = Terms::unlimited(1, u32::MAX);
                             assert!(guard.extend(lease, &terms, T0, &mut sink).is_some());
                         } else {
                             holders.of(lease).fetch_sub(1, Ordering::SeqCst);

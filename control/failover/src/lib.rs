@@ -1,0 +1,28 @@
+//! The endpoint of a DHCPv6 failover relationship (RFC 8156): everything but the sockets, the disk
+//! and the clock.
+//!
+//! An [`Endpoint`] is one server's end of one relationship. Its driver feeds it with what happens,
+//! each time with an [`Env`] (the lease table, the time, the open batch of updates), and then takes
+//! out what is to be done. In this order:
+//!
+//! 1. one of the inputs: [`Endpoint::connected`], [`Endpoint::received`], [`Endpoint::committed`],
+//!    [`Endpoint::stored`], [`Endpoint::persisted`], [`Endpoint::timeout`], ...
+//! 2. [`Endpoint::poll`], which sends what has become due: binding updates, replies, pool balance;
+//! 3. [`Endpoint::output`] until it is `None`, and the octets of [`Endpoint::outgoing`];
+//! 4. the batch of [`Env::updates`] to the store, if it is not empty; its fate comes back as
+//!    [`Endpoint::stored`];
+//! 5. the next input, at the latest at [`Endpoint::next_timeout`].
+//!
+//! What must be durable before it is told is held back here: a BNDREPLY until the batch with its
+//! update is stored (section 7.5.2), a STATE message until the state is (section 8.1).
+#![forbid(unsafe_code)]
+
+mod config;
+mod endpoint;
+mod env;
+mod state;
+
+pub use config::{Config, Role};
+pub use endpoint::{Command, CommandError, Endpoint, Output, Status};
+pub use env::{Env, Now};
+pub use state::{ServerState, StoredState};

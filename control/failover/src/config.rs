@@ -34,6 +34,8 @@ pub struct Config {
     pub start_in_partner_down: bool,
     /// The secondary's part of the free delegable prefixes, in percent (section 4.2.2).
     pub secondary_share_percent: u8,
+    /// And no more than this of one pool: each has to be sent and remembered.
+    pub secondary_prefixes_max: u64,
     /// Prefixes are moved only when the secondary's part is off by more than this many percent of
     /// the free ones of a pool.
     pub balance_threshold_percent: u8,
@@ -56,6 +58,7 @@ impl Config {
             auto_partner_down: None,
             start_in_partner_down: false,
             secondary_share_percent: 20,
+            secondary_prefixes_max: 65_536,
             balance_threshold_percent: 5,
             response_time_max: Duration::from_secs(30),
         }

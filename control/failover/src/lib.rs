@@ -20,6 +20,7 @@
 mod config;
 mod endpoint;
 mod env;
+mod outbox;
 mod state;
 
 pub use config::{Config, Role};

@@ -310,7 +310,7 @@ fn relationships() {
     assert!(error.to_string().contains("begin it with `/`"), "{error}");
     let error = only_error(&format!("{LINKS}{tls}{}", files.replace("two", "a b")));
     assert_eq!(error.key, "failover[p].tls.partner_name");
-    let error = only_error(&format!("{LINKS}{tls}{files}cert = 1"));
+    let error = only_error(&format!("{LINKS}{tls}{files}certificat = 1"));
     assert_eq!(error.hint, "did you mean `certificate`?");
 }
 

@@ -20,6 +20,7 @@
 mod config;
 mod endpoint;
 mod env;
+mod machine;
 mod outbox;
 mod state;
 

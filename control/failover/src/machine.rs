@@ -561,11 +561,6 @@ impl Machine {
         self.handle(Input::UpdDone)
     }
 
-    /// Whether an UPDREQ or UPDREQALL is due or outstanding.
-    pub(crate) fn requested(&self) -> bool {
-        self.requested
-    }
-
     /// Handles an input. The machine is invoked again whenever it has changed its state itself
     /// (section 8.1), except in NORMAL, which expects the partner to follow.
     pub(crate) fn handle(&mut self, input: Input) -> Outcome {

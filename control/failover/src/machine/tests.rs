@@ -153,10 +153,10 @@ fn passes_through_states_without_a_word() {
     assert!(outcome.changed && outcome.request);
     // One request is enough.
     assert_eq!(machine.hear(Is::ConflictDone, false, false), Outcome::default());
-    assert!(machine.requested());
+    assert!(machine.requested);
     assert!(machine.update_done().changed);
     assert_eq!(machine.state(), Is::Normal);
-    assert!(!machine.requested());
+    assert!(!machine.requested);
 }
 
 #[test]

@@ -1,4 +1,6 @@
 mod model;
+mod partner;
+mod partner_stress;
 mod stress;
 
 use super::*;

@@ -106,6 +106,19 @@ impl Tls {
         Arc::clone(&current.material)
     }
 
+    /// The name in the partner's certificate.
+    #[must_use]
+    pub fn partner_name(&self) -> &str {
+        &self.files.partner_name
+    }
+
+    /// When the first certificate of this server's chain, or the authority's, ends: seconds since
+    /// 1970.
+    #[must_use]
+    pub fn expires(&self) -> u64 {
+        self.current.lock().material.expires
+    }
+
     /// What to tell an operator about the end of the certificates, if it is near.
     #[must_use]
     pub fn expiry_warning(&self, now: SystemTime) -> Option<String> {

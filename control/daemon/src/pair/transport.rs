@@ -283,6 +283,8 @@ pub struct Transport {
 /// A place where the secondary listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listening {
+    /// The address that was asked for.
+    pub asked: SocketAddr,
     /// The address; with the port that the kernel chose, where 0 was asked for.
     pub address: SocketAddr,
     /// Why it does not listen there at present.
@@ -335,7 +337,11 @@ impl Transport {
         let listeners = listen::listeners(&peers);
         let listening = listeners
             .iter()
-            .map(|(address, _)| Listening { address: *address, error: Some("not yet".to_owned()) })
+            .map(|(address, _)| Listening {
+                asked: *address,
+                address: *address,
+                error: Some("not yet".to_owned()),
+            })
             .collect();
         let listening = Arc::new(Mutex::new(listening));
         let (alive, gone) = mpsc::channel(1);

@@ -95,14 +95,15 @@ pub(super) async fn listen(
                     warn!("{error}; trying again each second");
                     told = Some(error.clone());
                 }
-                tell(Listening { address, error: Some(error) });
+                tell(Listening { asked: address, address, error: Some(error) });
                 tokio::time::sleep(RETRY_EVERY).await;
             }
         }
     };
-    let address = listener.local_addr().unwrap_or(address);
+    let asked = address;
+    let address = listener.local_addr().unwrap_or(asked);
     info!(%address, "listening for failover partners");
-    tell(Listening { address, error: None });
+    tell(Listening { asked, address, error: None });
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,

@@ -7,6 +7,7 @@
 pub mod driver;
 pub mod links;
 mod member;
+pub mod metrics;
 pub mod persist;
 pub mod tap;
 pub mod tls;

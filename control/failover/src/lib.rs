@@ -17,13 +17,19 @@
 //! update is stored (section 7.5.2), a STATE message until the state is (section 8.1).
 #![forbid(unsafe_code)]
 
+mod balance;
+pub mod broken;
 mod config;
+mod conflict;
 mod endpoint;
 mod env;
+mod flow;
 mod outbox;
 mod state;
+mod update;
 
 pub use config::{Config, Role};
 pub use endpoint::{Command, CommandError, Endpoint, Output, Status};
 pub use env::{Env, Now};
+pub use flow::FlowCounters;
 pub use state::{ServerState, StoredState};

@@ -1,0 +1,3 @@
+/// x
+#[derive(Clone, Debug, Default)]
+pub struct FlowCounters;

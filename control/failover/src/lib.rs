@@ -31,5 +31,5 @@ mod update;
 pub use config::{Config, Role};
 pub use endpoint::{Command, CommandError, Endpoint, Output, Status};
 pub use env::{Env, Now};
-pub use flow::FlowCounters;
+pub use flow::{FlowCounters, ResyncProgress, StatusCounts};
 pub use state::{ServerState, StoredState};

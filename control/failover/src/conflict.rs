@@ -112,10 +112,10 @@ fn not_ended(ours: &Binding, now: AbsoluteTime) -> Decision {
 }
 
 /// What the table does not say: a lease that a client may use now yields to nothing that does not
-/// concern this client, and one that has ended yields to what comes after an end. Both hold for
-/// either server's version, so that the verdicts fit.
+/// concern this client, and one that has ended yields to what comes after an end. All this holds
+/// for either server's version, so that the verdicts fit.
 fn addition(ours: &Binding, received: &Update<'_>, now: AbsoluteTime) -> Option<Decision> {
-    use BindingStatus::{Active, Expired, Free, FreeBackup, PendingFree, Released};
+    use BindingStatus::{Active, Expired, Free, FreeBackup, PendingFree, Released, Reset};
     let outdated = Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION);
     let same_client = received.is_of_client(ours);
     let received_runs = now < received.state_expiration_time;
@@ -127,6 +127,8 @@ fn addition(ours: &Binding, received: &Update<'_>, now: AbsoluteTime) -> Option<
         },
         (Active, Released) if !same_client && ours.is_active(now) => Some(outdated),
         (Released, Active) if !same_client && received_runs => Some(Decision::Accept),
+        // Both say that the lease is nobody's; it does not matter whose news are later.
+        (Expired | Released | Reset, Expired | Released | Reset) => Some(Decision::Accept),
         (Expired, Active) if received_runs => Some(Decision::Accept),
         (Expired, Active) => Some(outdated),
         (Free | FreeBackup | PendingFree, Active) if received_runs => Some(Decision::Accept),

@@ -327,15 +327,16 @@ impl Flow {
         }
     }
 
-    /// True if another walk is to be made.
+    /// True if something may be done now that had to wait for the end of the walk.
     fn finish_own_walk(&mut self) -> bool {
         if !self.own.as_ref().is_some_and(Walk::is_done) {
             return false;
         }
         self.own = None;
         self.is_settling = false;
-        let Some(purpose) = self.next_own.take() else { return false };
-        self.walk(purpose);
+        if let Some(purpose) = self.next_own.take() {
+            self.walk(purpose);
+        }
         true
     }
 

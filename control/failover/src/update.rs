@@ -127,19 +127,35 @@ impl<'a> Update<'a> {
             && (self.duid.is_empty() || (self.kind, self.iaid) == (key.kind, key.iaid))
     }
 
-    /// When either server last heard the client, then what it was given: orders two versions of
-    /// one client's active lease.
-    fn freshness(&self) -> (AbsoluteTime, AbsoluteTime, u32, u32) {
-        let heard = self.clt.unwrap_or(AbsoluteTime::ZERO).max(self.partner_raw_clt_time);
-        (heard, self.state_expiration_time, self.valid_lifetime, self.preferred_lifetime)
+    fn freshness(&self) -> Freshness {
+        Freshness {
+            heard: self.clt.unwrap_or(AbsoluteTime::ZERO).max(self.partner_raw_clt_time),
+            end: self.state_expiration_time,
+            lifetimes: (self.valid_lifetime, self.preferred_lifetime),
+            start: self.start,
+        }
     }
 }
 
-/// As [`Update::freshness`].
-fn freshness(binding: &Binding) -> (AbsoluteTime, AbsoluteTime, u32, u32) {
-    let heard = binding.client_last_transaction_time.max(binding.partner_raw_clt_time);
-    let Binding { state_expiration_time, valid_lifetime, preferred_lifetime, .. } = *binding;
-    (heard, state_expiration_time, valid_lifetime, preferred_lifetime)
+/// When either server last heard the client, then what it was given: orders two versions of one
+/// client's active lease.
+#[derive(Eq, Ord, PartialEq, PartialOrd)]
+struct Freshness {
+    heard: AbsoluteTime,
+    end: AbsoluteTime,
+    lifetimes: (u32, u32),
+    start: AbsoluteTime,
+}
+
+impl Freshness {
+    fn of(binding: &Binding) -> Self {
+        Self {
+            heard: binding.client_last_transaction_time.max(binding.partner_raw_clt_time),
+            end: binding.state_expiration_time,
+            lifetimes: (binding.valid_lifetime, binding.preferred_lifetime),
+            start: binding.start_time_of_state,
+        }
+    }
 }
 
 /// What becomes of a lease when an update of it is accepted (section 7.5.5); `None` if all of it
@@ -208,7 +224,7 @@ fn taken(ours: &Binding, update: &Update<'_>, role: Role) -> Binding {
     }
     let both_active = ours.status == BindingStatus::Active && new.status == ours.status;
     if same_client && both_active {
-        let order = freshness(ours).cmp(&update.freshness());
+        let order = Freshness::of(ours).cmp(&update.freshness());
         if order != Ordering::Less {
             // Our news are later, or the same: they stay, and go to the partner if it lacks them.
             new.preferred_lifetime = ours.preferred_lifetime;

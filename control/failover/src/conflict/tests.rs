@@ -27,6 +27,10 @@ fn is_free(status: BindingStatus) -> bool {
     matches!(status, BindingStatus::Free | BindingStatus::FreeBackup)
 }
 
+fn has_ended(status: BindingStatus) -> bool {
+    matches!(status, BindingStatus::Expired | BindingStatus::Released | BindingStatus::Reset)
+}
+
 /// A version of a lease: heard and begun at `time`, and running until `end` if it is active.
 fn version(status: BindingStatus, client: u8, time: i32, end: i32) -> Binding {
     let has_client = !is_free(status);
@@ -137,6 +141,11 @@ fn check_cell(ours: BindingStatus, theirs: BindingStatus, role: Role) {
             assert_eq!(verdict(-50, runs, -49), Decision::Accept, "{label}, heard since");
             assert_eq!(verdict(-50, runs, -50), OUTDATED, "{label}, heard before");
         }
+        "accept" if has_ended(ours) && has_ended(theirs) => {
+            for time in [-51, -50, -49] {
+                assert_eq!(verdict(-50, runs, time), Decision::Accept, "{label}");
+            }
+        }
         "accept" if ours == BindingStatus::Expired && theirs == BindingStatus::Active => {
             assert_eq!(verdict(-50, runs, -60), Decision::Accept, "{label}, running");
             assert_eq!(verdict(-50, 0, -40), OUTDATED, "{label}, over");
@@ -239,11 +248,7 @@ impl Server {
         let binding = &mut self.binding;
         binding.update_pending = false;
         binding.partner_lifetime = AbsoluteTime::ZERO;
-        let ended = matches!(
-            binding.status,
-            BindingStatus::Expired | BindingStatus::Released | BindingStatus::Reset
-        );
-        if ended {
+        if has_ended(binding.status) {
             let free = Binding {
                 lease: binding.lease,
                 kind: binding.kind,

@@ -33,6 +33,8 @@ pub(super) struct Keeper {
     requests: VecDeque<TransactionId>,
     /// When to look at the balance, while that has to be kept.
     balance_at: Option<Duration>,
+    /// A look at the balance had to be put off: at the next opportunity.
+    is_put_off: bool,
     /// Prefixes that are on their way to another owner.
     moving: Option<Moving>,
     moved: Vec<Lease>,
@@ -60,6 +62,7 @@ impl Keeper {
     pub(super) fn disconnect(&mut self) {
         self.requests.clear();
         self.balance_at = None;
+        self.is_put_off = false;
         self.moving = None;
     }
 
@@ -70,11 +73,7 @@ impl Keeper {
 
 impl Flow {
     /// Does what is due in this phase.
-    pub(super) fn keep_pools(
-        &mut self,
-        phase: Phase,
-        env: &mut Env<'_>,
-        outbox: &mut Outbox) {
+    pub(super) fn keep_pools(&mut self, phase: Phase, env: &mut Env<'_>, outbox: &mut Outbox) {
         if phase != Phase::Normal {
             self.keeper.balance_at = None;
         }
@@ -98,12 +97,13 @@ impl Flow {
         let now = env.now.monotonic;
         let asked = !self.keeper.requests.is_empty();
         let is_due = self.keeper.balance_at.is_none_or(|at| at <= now);
-        if !(is_due || asked) {
+        if !(is_due || asked || self.keeper.is_put_off) {
             return;
         }
         self.keeper.balance_at = Some(now + BALANCE_INTERVAL);
         // A walk may be sending moves from before.
-        if self.own.is_some() || self.is_moving() {
+        self.keeper.is_put_off = self.own.is_some() || self.is_moving();
+        if self.keeper.is_put_off {
             return;
         }
         let mut moved = std::mem::take(&mut self.keeper.moved);
@@ -112,7 +112,7 @@ impl Flow {
         }
         if moved.len() as u64 >= MOVE_MAX {
             // There may be more to move.
-            self.keeper.balance_at = Some(now + STEP_INTERVAL);
+            self.keeper.is_put_off = true;
         }
         for lease in moved.drain(..) {
             self.enqueue(lease);

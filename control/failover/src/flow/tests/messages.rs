@@ -95,8 +95,9 @@ fn leases_of_one_client_travel_together() {
     let message = FailoverMessage::parse(frames(&octets).next().unwrap()).unwrap();
     let Ok(BndUpd::Client(binding)) = BndUpd::parse(&message) else { panic!("no client") };
     let ias: Vec<_> = binding.leases().map(|entry| entry.unwrap().head.ia).collect();
-    assert_eq!(ias.len(), 5);
-    assert!(ias.windows(2).all(|pair| pair[0] == pair[1] || !ias[1..].contains(&pair[0]) || pair[0].kind == ias[0].kind));
+    let kinds: Vec<_> = ias.iter().map(|ia| (ia.kind, ia.iaid.0)).collect();
+    use gemel_wire::failover::IaKind::{Na, Pd, Ta};
+    assert_eq!(kinds, [(Na, 1), (Na, 1), (Na, 2), (Ta, 1), (Pd, 2)]);
     // Leases of one association share its option.
     assert_eq!(binding.options.all(gemel_wire::OptionCode::IA_NA).count(), 2);
     pair.run();
@@ -250,7 +251,7 @@ fn rejected_leases_are_sent_again_after_a_minute_only() {
 
 #[test]
 fn what_lacks_something_is_rejected_as_a_whole() {
-    use gemel_wire::{MessageType, OptionCode, failover::FailoverOption};
+    use gemel_wire::{MessageType, OptionCode};
     let mut pair = Pair::new();
     let leases = bindings(&mut pair, 2);
     let good = update_of(&leases, |_, _| ());
@@ -259,7 +260,7 @@ fn what_lacks_something_is_rejected_as_a_whole() {
         frame(|header, out| {
             header.emit(MessageType::BNDUPD, out, |out| {
                 let mark = out.begin(OptionCode::CLIENT_DATA);
-                for option in &gemel_wire::Options::parse(&options).unwrap() {
+                for option in gemel_wire::Options::parse(&options).unwrap() {
                     if Some(option.code) != drop {
                         out.option(option.code, option.data);
                     }
@@ -296,7 +297,6 @@ fn what_lacks_something_is_rejected_as_a_whole() {
     let prefix = frame(|header, out| {
         let mut prefix = crate::update::prefix_lease(&leases[0], AbsoluteTime(T0));
         prefix.state.binding_status = WireStatus::ACTIVE;
-        FailoverOption::LqBaseTime(FailoverTime(T0));
         BndUpd::emit_prefix(&prefix, header, out);
     });
     let secondary = pair.secondary();
@@ -343,10 +343,11 @@ fn answers_that_do_not_fit() {
     let binding = pair.primary().binding(lease).unwrap();
     assert_eq!(binding.acked_partner_lifetime.0, T0 + 2_000 + MCLT / 2);
     // Another lease than the one that was sent, and another status.
-    for (wrong, change) in [
-        (2, (&|it: &mut LeaseReply<'_>| it.head.address = "::1".parse().unwrap()) as &dyn Fn(&mut _)),
-        (3, &|it: &mut LeaseReply<'_>| it.ack.binding_status = Some(WireStatus::EXPIRED)),
-    ] {
+    let another_lease = |it: &mut LeaseReply<'_>| it.head.address = std::net::Ipv6Addr::LOCALHOST;
+    let another_status =
+        |it: &mut LeaseReply<'_>| it.ack.binding_status = Some(WireStatus::EXPIRED);
+    let wrong_answers: [&dyn Fn(&mut LeaseReply<'_>); 2] = [&another_lease, &another_status];
+    for (wrong, change) in (2..).zip(wrong_answers) {
         pair.advance(1);
         assert!(pair.primary().renew(lease));
         pair.send(0);

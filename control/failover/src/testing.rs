@@ -152,13 +152,7 @@ impl Pair {
         result
     }
 
-    /// Hands a frame, with its size field, to a server as if the partner had sent it.
-    pub(crate) fn inject(&mut self, who: usize, frame: &[u8]) {
-        self.servers[who].incoming.extend(frame);
-        self.settle();
-    }
-
-    /// Causes of the transitions of a server, and what its log says of closed connections.
+    /// Whether the log of a server says so.
     pub(crate) fn said(&self, who: usize, text: &str) -> bool {
         self.servers[who].log.iter().any(|output| match output {
             Output::Close { reason, .. } => reason.contains(text),
@@ -203,6 +197,7 @@ impl Pair {
                     |endpoint: &Endpoint| endpoint.next_timeout().is_some_and(|at| at <= next);
                 if self.servers[who].endpoint.as_ref().is_some_and(due) {
                     self.with_env(who, |endpoint, env| endpoint.timeout(env));
+                    self.settle();
                     let endpoint = self.servers[who].endpoint.as_ref().unwrap();
                     assert!(!due(endpoint), "a timeout that does not go away");
                 }

@@ -408,7 +408,9 @@ fn the_queue_overflows_and_nothing_is_lost() {
         }
     }
     pair.run();
-    assert!(pair.primary().counters().overflows >= 10);
+    // After each there is room again.
+    let overflows = pair.primary().counters().overflows;
+    assert!((10..=30).contains(&overflows), "{overflows} overflows");
     pair.assert_agree();
     assert_eq!(pair.secondary().table.len(), 205);
     // And what nobody told of is found, too.

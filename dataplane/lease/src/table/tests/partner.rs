@@ -168,15 +168,15 @@ fn an_update_is_begun_once_for_each_change() {
     table.lock(na(&duid)).extend(lease, &LIMITED, T0.plus(1), &mut sink).unwrap();
     // The acknowledgement of what was sent before counts for the lifetime alone.
     let updates = sink.len();
-    let acked = Some(first.binding.partner_lifetime);
-    let result = table.acknowledge(lease, first.stamp, acked, T0, &mut sink);
+    let acked = first.binding.partner_lifetime;
+    let result = table.acknowledge(lease, first.stamp, Some(acked), T0, &mut sink);
     assert_eq!((result, sink.len()), (Acknowledged::Changed, updates));
     let binding = table.binding(lease).unwrap();
-    assert_eq!(binding.acked_partner_lifetime, first.binding.partner_lifetime);
+    assert_eq!(binding.acked_partner_lifetime, acked);
     assert!(binding.update_pending);
     // An older acknowledgement does not lower it.
     table.acknowledge(lease, first.stamp, Some(T0), T0, &mut sink);
-    assert_eq!(table.binding(lease).unwrap().acked_partner_lifetime, acked.unwrap());
+    assert_eq!(table.binding(lease).unwrap().acked_partner_lifetime, acked);
     let second = table.begin_update(lease, false).unwrap();
     assert!(second.stamp > first.stamp);
     assert!(table.begin_update(address(200), true).is_none());
@@ -569,4 +569,17 @@ fn the_partner_is_asked_again_for_what_is_free() {
     let second = table.begin_update(moved[0], false).unwrap();
     assert!(second.stamp > first.stamp && last(&sink) == second);
     assert!(!table.request_update(table.pools().pool(POOL).lease(15), &mut sink));
+}
+
+#[test]
+fn what_was_to_be_said_before_a_lease_was_granted_does_not_come_back() {
+    let table = prefix_pool(Ownership::Secondary);
+    let mut sink = UpdateBatch::default();
+    assert_eq!(table.take_over_prefixes(POOL, 1, T0, &mut sink), 1);
+    let lease = grant(&table, 1, &mut sink);
+    // Nobody has come across the free update when the lease is free again, as the partner says.
+    assert!(store(&table, &told(lease, 1, BindingStatus::Free), &mut sink));
+    assert_eq!(table.status(lease), Some(BindingStatus::Free));
+    assert!(table.begin_update(lease, true).is_none());
+    assert_eq!((pending(&table), pending(&restart(&table, &sink))), (Vec::new(), Vec::new()));
 }

@@ -46,6 +46,9 @@ enum Command {
         /// The configuration file
         #[arg(value_name = "FILE", default_value = CONFIG_DEFAULT)]
         config: PathBuf,
+        /// Prints what has to be equal on both servers of a pair: compare with `diff`
+        #[arg(long)]
+        partner: bool,
     },
     /// Lists the bindings in the store, whether a server runs or not
     Leases {
@@ -158,7 +161,8 @@ enum CaCommand {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve { config } => serve(&config),
-        Command::Check { config } => Ok(check(&config)),
+        Command::Check { config, partner: false } => Ok(check(&config)),
+        Command::Check { config, partner: true } => Ok(show_partner_text(&config)),
         Command::Leases { config, store, json } => list_store(&config, store, json),
         Command::Ctl { config, socket, json, question } => ask(&config, socket, json, &question),
         Command::Ca { command } => make_certificates(&command),
@@ -212,6 +216,18 @@ fn check(path: &Path) -> ExitCode {
                 return ExitCode::from(EXIT_USAGE);
             }
             println!("{}: no errors, {} warnings", path.display(), config.warnings.len());
+            ExitCode::SUCCESS
+        }
+        Err(errors) => report(&errors),
+    }
+}
+
+fn show_partner_text(path: &Path) -> ExitCode {
+    match Config::load(path) {
+        Ok(config) => {
+            for failover in &config.failover {
+                print!("{}", config.partner_text(failover));
+            }
             ExitCode::SUCCESS
         }
         Err(errors) => report(&errors),
@@ -391,6 +407,7 @@ mod tests {
         let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
         for line in [
             "gemel serve --config a.toml",
+            "gemel check a.toml --partner",
             "gemel ctl --socket /s --json status",
             "gemel ctl status --socket /s --json",
             "gemel ctl leases",

@@ -87,11 +87,19 @@ impl Server {
         let resolvers = Arc::new(RwLock::new(Vec::new()));
         let service = Arc::new(ServiceState::default());
         let policy = Arc::new(PairPolicy::new());
+        // One relationship has all pools; of several, each has one.
+        let several = config.failover.len() > 1;
+        let pools = match several {
+            true => (0..count).map(|pool| vec![PoolId(pool)]).collect(),
+            false => vec![(0..count).map(PoolId).collect()],
+        };
+        let others = config.failover.iter().skip(1).map(|_| Arc::new(PairPolicy::new()));
+        let policies = std::iter::once(Arc::clone(&policy)).chain(others).collect();
         let parts = Parts {
             table: Arc::clone(&table),
             pool_names: (0..count).map(|pool| format!("pool {pool}")).collect(),
-            pools: vec![(0..count).map(PoolId).collect()],
-            policies: vec![Arc::clone(&policy)],
+            pools,
+            policies,
             submissions: submissions.clone(),
             resolvers: Arc::clone(&resolvers),
             service: Arc::clone(&service),
@@ -124,7 +132,11 @@ impl Server {
     }
 
     fn view(&self) -> RelationshipView {
-        self.pair.as_ref().unwrap().handle().views().remove(0)
+        self.views().remove(0)
+    }
+
+    fn views(&self) -> Vec<RelationshipView> {
+        self.handle().views()
     }
 
     fn handle(&self) -> &crate::pair::PairHandle {
@@ -392,6 +404,65 @@ fn a_server_that_has_lost_everything_fetches_it() {
         assert_eq!(two.binding(lease).unwrap().status, BindingStatus::Active);
     }
     assert_eq!(two.policy.load().responsiveness, Responsiveness::Unresponsive);
+}
+
+/// One secondary for two primaries (RFC 8156 section 4.1): each hears of its own leases only.
+#[test]
+fn a_secondary_of_two_primaries() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap().port();
+    let link = |name: &str| {
+        let number = if name == "a" { 1 } else { 2 };
+        format!(
+            "[[link]]\ninterface = \"{name}\"\nprefixes = \"2001:db8:{number}::/64\"\n\
+             address_pools = \"2001:db8:{number}::1000-2001:db8:{number}::1fff\"\n"
+        )
+    };
+    let relationship = |name: &str, role: &str, partner: &str, local: &str| {
+        format!(
+            "[[failover]]\nname = \"with-{name}\"\nrole = \"{role}\"\npartner = \"{partner}\"\n\
+             local = \"{local}\"\nport = {port}\nlinks = \"{name}\"\nmclt = 1800\n\
+             startup_time = 1\nreconnect_interval = \"100ms\"\ntls = \"off\"\n"
+        )
+    };
+    let config = |own: &str, text: String| {
+        let store = folder.path().join(own);
+        std::fs::create_dir_all(&store).unwrap();
+        let text = format!("[store]\npath = \"{}\"\n{text}", store.display());
+        Config::parse("test.toml", &text).unwrap()
+    };
+    let primary = |name: &str, local: &str| {
+        let relationship = relationship(name, "primary", "127.0.0.2", local);
+        Server::start(&config(name, format!("{}{relationship}", link(name))), None)
+    };
+    let mut one = primary("a", "127.0.0.1");
+    let mut two = primary("b", "127.0.0.3");
+    let both = [("a", "127.0.0.1"), ("b", "127.0.0.3")]
+        .map(|(name, partner)| relationship(name, "secondary", partner, "127.0.0.2"));
+    let text = format!("{}{}{}", link("a"), link("b"), both.concat());
+    let three = Server::start(&config("c", text), None);
+    wait("NORMAL", &[&one, &two, &three], || {
+        let views = [one.views(), two.views(), three.views()].concat();
+        views.len() == 4 && views.iter().all(|view| view.state == "NORMAL")
+    });
+    let lease = one.grant(b"first", 0);
+    let other = two.grant(b"second", 0);
+    replicated(&one, &three, lease);
+    replicated(&two, &three, other);
+    wait("counted", &[&one, &two, &three], || {
+        three.views().iter().all(|view| view.updates.accepted == 1)
+    });
+    assert!(one.binding(other).is_none() && two.binding(lease).is_none());
+    // One of them goes; nothing happens to the other.
+    one.stop();
+    wait("COMMUNICATIONS-INTERRUPTED", &[&two, &three], || {
+        three.views()[0].state == "COMMUNICATIONS-INTERRUPTED"
+    });
+    assert_eq!(three.views()[1].state, "NORMAL");
+    let error = three.handle().operate(None, Command::PartnerDown).unwrap_err();
+    assert!(error.contains("which relationship? there are with-a, with-b"), "{error}");
+    three.handle().operate(Some("with-a"), Command::PartnerDown).unwrap();
+    assert_eq!(three.views()[0].state, "PARTNER-DOWN");
 }
 
 #[test]

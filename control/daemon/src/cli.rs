@@ -225,6 +225,9 @@ fn check(path: &Path) -> ExitCode {
 fn show_partner_text(path: &Path) -> ExitCode {
     match Config::load(path) {
         Ok(config) => {
+            if config.failover.is_empty() {
+                eprintln!("{}: there is no [[failover]]", path.display());
+            }
             for failover in &config.failover {
                 print!("{}", config.partner_text(failover));
             }

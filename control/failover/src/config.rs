@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::broken::Rule;
+
 /// Which of the two servers this one is.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Role {
@@ -26,7 +28,8 @@ pub struct Config {
     /// How long to look for the partner before serving without it (section 8.3.2 step 3).
     pub startup_time: Duration,
     /// How long in COMMUNICATIONS-INTERRUPTED until PARTNER-DOWN is entered without an operator;
-    /// `None`: never (section 8.9).
+    /// `None`: never (section 8.9). Time in which the partner is connected, in RECOVER, does not
+    /// count.
     pub auto_partner_down: Option<Duration>,
     /// Without any stored state, enter PARTNER-DOWN when the partner is not heard in
     /// `startup_time`, instead of RECOVER: for a server that worked alone so far (section 8.3.2
@@ -42,6 +45,9 @@ pub struct Config {
     /// How long a BNDUPD may stay without its BNDREPLY, and an UPDREQ without any BNDUPD or
     /// UPDDONE, until the connection is dropped (sections 8.5.2 and 8.8.2).
     pub response_time_max: Duration,
+    /// A rule that is not kept. For the simulator alone, which has to notice; the daemon never sets
+    /// it.
+    pub broken: Option<Rule>,
 }
 
 impl Config {
@@ -61,6 +67,7 @@ impl Config {
             secondary_prefixes_max: 65_536,
             balance_threshold_percent: 5,
             response_time_max: Duration::from_secs(30),
+            broken: None,
         }
     }
 }

@@ -13,17 +13,37 @@
 //!    [`Endpoint::stored`];
 //! 5. the next input, at the latest at [`Endpoint::next_timeout`].
 //!
+//! A connection is made, or taken, while [`Endpoint::wants_connection`] says so. After an
+//! [`Output::Close`] the driver sends what is in [`Endpoint::outgoing`], closes the connection and
+//! calls [`Endpoint::disconnected`], as it does when the connection breaks. Of several connections
+//! the one of the last [`Endpoint::connected`] counts; for those before it nothing is called any
+//! more.
+//!
 //! What must be durable before it is told is held back here: a BNDREPLY until the batch with its
 //! update is stored (section 7.5.2), a STATE message until the state is (section 8.1).
 #![forbid(unsafe_code)]
 
+mod balance;
+pub mod broken;
 mod config;
+mod conflict;
+mod connection;
 mod endpoint;
 mod env;
+mod flow;
+mod machine;
 mod outbox;
+mod rules;
 mod state;
+mod status;
+#[cfg(test)]
+mod testing;
+mod timer;
+mod update;
 
 pub use config::{Config, Role};
-pub use endpoint::{Command, CommandError, Endpoint, Output, Status};
+pub use endpoint::{Command, CommandError, Endpoint, Output};
 pub use env::{Env, Now};
-pub use state::{ServerState, StoredState};
+pub use flow::{FlowCounters, ResyncProgress, StatusCounts};
+pub use state::{PairHistory, ServerState, StoredState};
+pub use status::Status;

@@ -173,6 +173,7 @@ impl World {
                 });
                 self.stats.transitions += 1;
                 self.note(to as u64);
+                self.history.push((node, to));
                 self.transition(node, to);
             }
             Output::Alarm(text) => self.say(|| format!("{}: ALARM {text}", name(node))),

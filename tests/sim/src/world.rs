@@ -143,6 +143,8 @@ pub struct World {
     pub(crate) operator: crate::fault::Operator,
     pub(crate) stats: Stats,
     pub(crate) reply_buffer: Vec<u8>,
+    /// Every change of state: which server, and to what.
+    pub(crate) history: Vec<(usize, ServerState)>,
     both_normal: bool,
     violation: Option<Violation>,
     trace: Trace,
@@ -183,6 +185,7 @@ impl World {
             operator: crate::fault::Operator::default(),
             stats: Stats::default(),
             reply_buffer: vec![0; 2048],
+            history: Vec::new(),
             both_normal: false,
             violation: None,
             trace,
@@ -264,6 +267,12 @@ impl World {
     #[must_use]
     pub fn violation(&self) -> Option<&Violation> {
         self.violation.as_ref()
+    }
+
+    /// The states that a server has gone through.
+    #[must_use]
+    pub fn history(&self, node: usize) -> Vec<ServerState> {
+        self.history.iter().filter(|(of, _)| *of == node).map(|(_, state)| *state).collect()
     }
 
     /// What was done.

@@ -18,12 +18,21 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod connection;
 mod endpoint;
 mod env;
+mod flow;
+mod machine;
 mod outbox;
 mod state;
+mod status;
+#[cfg(test)]
+mod testing;
+mod timer;
 
 pub use config::{Config, Role};
-pub use endpoint::{Command, CommandError, Endpoint, Output, Status};
+pub use endpoint::{Command, CommandError, Endpoint, Output};
 pub use env::{Env, Now};
-pub use state::{ServerState, StoredState};
+pub use flow::FlowCounters;
+pub use state::{PairHistory, ServerState, StoredState};
+pub use status::Status;

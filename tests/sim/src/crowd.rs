@@ -287,10 +287,13 @@ impl World {
                 if state != ServerState::PartnerDown && end > limit {
                     self.violate(Rule::Mclt, || {
                         format!(
-                            "{} in {state} gives {} to client {client} until {end}, acknowledged is \
-                             {acked}, now is {now}",
+                            "{} in {state} gives {} to client {client} until {}, acknowledged is {}, \
+                             now is {}",
                             name(node),
-                            it.lease
+                            it.lease,
+                            end.0,
+                            acked.0,
+                            now.0
                         )
                     });
                 }
@@ -352,8 +355,10 @@ impl World {
                     };
                     format!(
                         "client {client} sends {msg_type} for {lease} and {told} by the {}, which \
-                         knows it until {known}; now is {now}",
-                        name(node)
+                         knows it until {}; now is {}",
+                        name(node),
+                        known.0,
+                        now.0
                     )
                 }),
             }

@@ -144,9 +144,9 @@ impl World {
             let epoch = self.nodes[node].epoch;
             self.after(MOMENT, Event::Poll { node, epoch });
         }
-        if close && let Some(connection) = self.nodes[node].connection {
+        if close && self.nodes[node].connection.is_some() {
             self.send(node, Segment::End);
-            self.close(node, connection);
+            self.close(node);
         }
         result
     }
@@ -367,15 +367,22 @@ impl World {
         let refused = std::mem::take(&mut self.operator.refused);
         let interval = self.plan.connect_interval * if refused { 4 } else { 1 };
         self.after(interval, Event::Connect { epoch });
-        let there = self.nodes[SECONDARY].process.is_some();
+        let wants = |node: usize| {
+            let process = self.nodes[node].process.as_ref();
+            process.is_some_and(|process| process.endpoint.wants_connection())
+        };
         let open = !self.wires.is_cut(PRIMARY) && !self.wires.is_cut(SECONDARY);
-        if refused || self.nodes[PRIMARY].connection.is_some() || !there || !open {
+        let (here, there) = (wants(PRIMARY), self.nodes[SECONDARY].process.is_some());
+        if refused || !here || !there || !open || self.nodes[PRIMARY].connection.is_some() {
             return;
         }
         let connection = self.wires.open();
-        for node in [PRIMARY, SECONDARY] {
-            let (epoch, delay) = (self.nodes[node].epoch, 2 * self.wires.delay());
-            self.after(delay, Event::Connected { node, epoch, connection });
+        let made = self.now + 2 * self.wires.delay();
+        // What the primary sends comes after the connection itself.
+        let accepted = self.wires.arrival(connection, PRIMARY, made);
+        for (node, at) in [(PRIMARY, made), (SECONDARY, accepted)] {
+            let epoch = self.nodes[node].epoch;
+            self.queue.push(at, Event::Connected { node, epoch, connection });
         }
     }
 
@@ -400,14 +407,11 @@ impl World {
             return;
         }
         self.say(|| format!("{}: connection {connection} is gone", name(node)));
-        self.close(node, connection);
+        self.close(node);
     }
 
-    fn close(&mut self, node: usize, connection: ConnectionId) {
+    fn close(&mut self, node: usize) {
         self.nodes[node].connection = None;
-        if self.nodes[1 - node].connection != Some(connection) {
-            // Segments on their way still find it; it is forgotten when they have arrived.
-        }
         self.drive_quietly(node, Input::Disconnected);
     }
 

@@ -215,7 +215,7 @@ fn server_config(node: usize, plan: &Plan, rules: &Arc<PairPolicy>) -> ServerCon
     link.create_on_rebind = Some(false);
     link.create_on_renew = plan.create_on_renew;
     link.decline_hold_secs = plan.decline_hold;
-    let _ = rules; // TODO
+    let _ = rules;
     let mut config = ServerConfig::new(duid);
     config.links.push(link);
     config

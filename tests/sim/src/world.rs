@@ -527,6 +527,35 @@ impl World {
                 format!("{lease} is {one} here, {other} there ({count} such leases)")
             });
         }
+        self.compare_lifetimes();
+    }
+
+    /// What a server believes that the other has acknowledged, the other knows (section 7.3).
+    fn compare_lifetimes(&mut self) {
+        let mut wrong = None;
+        for node in [PRIMARY, SECONDARY] {
+            let (Some(here), Some(there)) = (self.table(node), self.table(1 - node)) else {
+                continue;
+            };
+            here.for_each(|binding| {
+                if binding.status != BindingStatus::Active {
+                    return;
+                }
+                let known = there.binding(binding.lease).map(|it| it.expiration_time);
+                let acked = binding.acked_partner_lifetime;
+                if known.is_none_or(|known| known < acked) {
+                    wrong = Some((node, binding.lease, acked.0, known.map(|known| known.0)));
+                }
+            });
+        }
+        if let Some((node, lease, acked, known)) = wrong {
+            self.violate(Rule::Agreement, || {
+                format!(
+                    "{lease}: the {} believes that {acked} is acknowledged, the other knows {known:?}",
+                    name(node)
+                )
+            });
+        }
     }
 
     fn unequal_leases(&self, among: Option<&BTreeSet<Lease>>) -> BTreeSet<Lease> {

@@ -226,6 +226,11 @@ impl Plan {
             if wanted && rng.chance(600) { rng.range(1, 10) } else { 0 }
         });
         let auto = careless && rng.chance(400);
+        let connect_interval = rng.range(500, 4000) * MILLISECOND;
+        let segment_delay_max = pick(rng, &[1, 10, 100, 400]) * MILLISECOND;
+        let commit_max = pick(rng, &[1, 5, 20, 200]) * MILLISECOND;
+        // Long enough to find a partner that is there (section 8.3.2 step 3).
+        let startup = connect_interval + 10 * segment_delay_max + 6 * commit_max;
         Self {
             seed,
             broken,
@@ -245,13 +250,13 @@ impl Plan {
             rapid_commit: if rng.chance(300) { rng.range(100, 1000) } else { 0 },
             create_on_renew: rng.chance(700),
             keepalive_secs: pick(rng, &[3, 6, 6, 12, 20]),
-            startup_secs: rng.range(3, 8),
+            startup_secs: startup / SECOND + rng.range(1, 4),
             auto_partner_down_secs: auto.then(|| rng.range(40, 300)),
             secondary_share_percent: pick(rng, &[10, 20, 50]),
             balance_threshold_percent: pick(rng, &[0, 5, 20]),
             window: pick(rng, &[1, 2, 16, 256]),
             response_secs: rng.range(10, 40),
-            connect_interval: rng.range(500, 4000) * MILLISECOND,
+            connect_interval,
             faults: (begin, end),
             fault_interval,
             weights,
@@ -259,8 +264,8 @@ impl Plan {
             loss: pick(rng, &[0, 10, 50, 200]),
             duplication: pick(rng, &[0, 10, 100]),
             delay_max: pick(rng, &[5, 50, 500, 1500]) * MILLISECOND,
-            segment_delay_max: pick(rng, &[1, 10, 100, 400]) * MILLISECOND,
-            commit_max: pick(rng, &[1, 5, 20, 200]) * MILLISECOND,
+            segment_delay_max,
+            commit_max,
             overflow: pick(rng, &[0, 0, 5, 50, 300]),
             skew_max: pick(rng, &[0, 500, 2400]) * MILLISECOND,
             drift_ppm_max: i64::try_from(pick(rng, &[0_u64, 50, 150])).unwrap_or(0),

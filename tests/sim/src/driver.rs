@@ -2,7 +2,7 @@
 //! the transport.
 
 use gemel_failover::{Command, CommandError, Env, Output, ServerState};
-use gemel_lease::{AbsoluteTime, Lease, UpdateBatch};
+use gemel_lease::{AbsoluteTime, Lease, Record, UpdateBatch};
 use gemel_wire::failover::{
     BindingStatus, BndReply, BndUpd, Body, FailoverMessage, FailoverTime, ServerFlags, stamp,
 };
@@ -72,6 +72,9 @@ impl World {
         self.say(|| format!("{}: has lost its disk", name(node)));
         self.nodes[node].store = crate::store::Store::default();
         self.checks.forget(node);
+        if !std::mem::take(&mut self.nodes[node].is_whole) || !self.nodes[1 - node].is_whole {
+            self.expect_conflicts("nobody knows any more what was on the lost disk");
+        }
     }
 
     /// One turn of the pair thread, of which nobody wants the result.
@@ -183,6 +186,9 @@ impl World {
 
     /// Two servers must not serve when one of them is in PARTNER-DOWN state (section 8.4).
     fn transition(&mut self, node: usize, to: ServerState) {
+        if to == ServerState::Normal {
+            self.nodes[node].is_whole = true;
+        }
         let Some(other) = self.state(1 - node) else { return };
         let down = ServerState::PartnerDown;
         let alone = |one, two| one == down && serves(two);
@@ -467,7 +473,13 @@ impl World {
         let Ok(Body::BndReply(reply)) = Body::parse(&message) else { return };
         for acked in accepted(&reply) {
             match acked {
-                Accepted { lease, owner: Some(owner), status: BindingStatus::ACTIVE, lifetime } => {
+                Accepted {
+                    lease,
+                    owner: Some(owner),
+                    status: BindingStatus::ACTIVE,
+                    lifetime,
+                    ..
+                } => {
                     self.checks.acknowledged(node, lease, owner, lifetime);
                 }
                 Accepted { lease, .. } => self.checks.ended(node, lease),
@@ -517,8 +529,9 @@ impl World {
         for acked in accepted(reply) {
             let lease = acked.lease;
             let needed = owed.iter().find(|(it, _)| *it == lease).map_or(0, |(_, stamp)| *stamp);
-            let stored = self.nodes[node].store.stamp(lease);
-            if stored < needed {
+            let record = self.nodes[node].store.records.get(&lease);
+            let stored = record.map_or(0, |record| record.stamp);
+            if stored < needed && !acked.is_said_by(record) {
                 self.violate(Rule::Durability, || {
                     format!(
                         "{} acknowledges {lease} as {}, update {needed} is not stored, only {stored}",
@@ -571,6 +584,36 @@ struct Accepted {
     owner: Option<Owner>,
     status: BindingStatus,
     lifetime: AbsoluteTime,
+    end: AbsoluteTime,
+}
+
+impl Accepted {
+    /// Whether this record says what has been acknowledged, be it older than the last change.
+    fn is_said_by(&self, record: Option<&Record>) -> bool {
+        use gemel_lease::BindingStatus as Status;
+        let Some(Record { binding, .. }) = record else {
+            return matches!(
+                self.status,
+                BindingStatus::EXPIRED | BindingStatus::RELEASED | BindingStatus::FREE
+            );
+        };
+        let same = Owner::from_duid(binding.duid.as_bytes(), binding.iaid.0) == self.owner;
+        match (self.status, binding.status) {
+            (BindingStatus::ACTIVE, Status::Active) => {
+                same && binding.expiration_time >= self.lifetime
+                    && binding.state_expiration_time >= self.end
+            }
+            (BindingStatus::ABANDONED, Status::Abandoned) => same,
+            (BindingStatus::FREE_BACKUP, status) => status == Status::FreeBackup,
+            (BindingStatus::FREE, status) => status == Status::Free,
+            (
+                BindingStatus::EXPIRED | BindingStatus::RELEASED | BindingStatus::RESET,
+                Status::Free | Status::FreeBackup,
+            ) => true,
+            (BindingStatus::EXPIRED | BindingStatus::RELEASED | BindingStatus::RESET, _) => !same,
+            _ => false,
+        }
+    }
 }
 
 fn accepted(reply: &BndReply<'_>) -> Vec<Accepted> {
@@ -584,6 +627,7 @@ fn accepted(reply: &BndReply<'_>) -> Vec<Accepted> {
                     owner: Owner::from_duid(client.client.client_id, head.ia.iaid.0),
                     status: ack.binding_status.unwrap_or(BindingStatus(0)),
                     lifetime: AbsoluteTime(ack.partner_lifetime_sent.unwrap_or_default().0),
+                    end: AbsoluteTime(ack.state_expiration_time.unwrap_or_default().0),
                 });
             }
         }
@@ -592,6 +636,7 @@ fn accepted(reply: &BndReply<'_>) -> Vec<Accepted> {
             owner: None,
             status: prefix.ack.binding_status.unwrap_or(BindingStatus(0)),
             lifetime: AbsoluteTime::ZERO,
+            end: AbsoluteTime::ZERO,
         }),
         BndReply::Client(_) | BndReply::Prefix(_) => {}
     }

@@ -246,12 +246,13 @@ impl World {
         };
         match fault {
             Fault::Crash | Fault::PowerCut | Fault::LoseDisk => {
-                if self.nodes[node].process.is_none() {
+                let lost = fault == Fault::LoseDisk;
+                if self.nodes[node].process.is_none() || (lost && !self.may_lose(node)) {
                     return;
                 }
                 let silent = fault == Fault::PowerCut || self.fault_rng.chance(200);
                 self.crash(node, silent);
-                if fault == Fault::LoseDisk {
+                if lost {
                     self.lose_disk(node);
                 }
                 self.restart_after(node, span);
@@ -319,6 +320,11 @@ impl World {
         }
     }
 
+    /// Two lost disks at once are more than the RFC can make good.
+    fn may_lose(&self, node: usize) -> bool {
+        self.plan.careless || (self.nodes[1 - node].is_whole && self.nodes[node].is_whole)
+    }
+
     fn restart_after(&mut self, node: usize, span: Micros) {
         self.nodes[node].restart_at = Some(self.now + span);
         self.after(span, Event::Mend(Mend::Restart { node }));
@@ -338,7 +344,7 @@ impl World {
         self.say(|| format!("{}: is going to be down for long", name(1 - node)));
         let silent = self.fault_rng.chance(500);
         self.crash(1 - node, silent);
-        if self.fault_rng.chance(300) {
+        if self.fault_rng.chance(300) && self.may_lose(1 - node) {
             self.lose_disk(1 - node);
         }
         self.mend_pair();

@@ -45,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) connection: Option<ConnectionId>,
     /// The disk is slow until then.
     pub(crate) slow_until: Micros,
+    /// It knows all that it ever acknowledged, or has fetched it from the other again.
+    pub(crate) is_whole: bool,
     /// It does not come up again by itself before this.
     pub(crate) restart_at: Option<Micros>,
 }
@@ -87,6 +89,7 @@ impl Node {
             process: None,
             connection: None,
             slow_until: 0,
+            is_whole: true,
             restart_at: None,
         }
     }

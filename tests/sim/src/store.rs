@@ -29,7 +29,8 @@ impl Store {
     }
 
     /// The stamp of what is stored of a lease; 0 if nothing is.
-    pub(crate) fn stamp(&self, lease: Lease) -> u64 {
+    #[cfg(test)]
+    fn stamp(&self, lease: Lease) -> u64 {
         self.records.get(&lease).map_or(0, |record| record.stamp)
     }
 }

@@ -430,3 +430,6 @@ fn text(status: &Status<'_>) -> String {
         message => format!("{}: {}", status.code, message.escape_debug()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -928,4 +928,6 @@ fn heard_of(state: ServerState, startup: bool) -> &'static str {
 }
 
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod tests;

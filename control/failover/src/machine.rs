@@ -604,4 +604,6 @@ impl Machine {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -152,13 +152,7 @@ impl Pair {
         result
     }
 
-    /// Hands a frame, with its size field, to a server as if the partner had sent it.
-    pub(crate) fn inject(&mut self, who: usize, frame: &[u8]) {
-        self.servers[who].incoming.extend(frame);
-        self.settle();
-    }
-
-    /// Causes of the transitions of a server, and what its log says of closed connections.
+    /// Whether the log of a server says so.
     pub(crate) fn said(&self, who: usize, text: &str) -> bool {
         self.servers[who].log.iter().any(|output| match output {
             Output::Close { reason, .. } => reason.contains(text),

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemel_failover::{Config, Endpoint, Now, Role, StoredState};
+use gemel_failover::{Config, Endpoint, Now, Role, StoredState, broken};
 use gemel_lease::{
     Lease, LeaseTable, Ownership, PairPolicy, PairRules, PoolConfig, PoolId, PoolRange, PoolSet,
     TableConfig, UpdateBatch,
@@ -218,7 +218,7 @@ fn server_config(node: usize, plan: &Plan, rules: &Arc<PairPolicy>) -> ServerCon
     link.create_on_rebind = Some(false);
     link.create_on_renew = plan.create_on_renew;
     link.decline_hold_secs = plan.decline_hold;
-    let _ = rules;
+    link.pair = Some(Arc::clone(rules));
     let mut config = ServerConfig::new(duid);
     config.links.push(link);
     config
@@ -234,5 +234,12 @@ fn failover_config(node: usize, plan: &Plan) -> Config {
     config.secondary_share_percent = plan.secondary_share_percent;
     config.balance_threshold_percent = plan.balance_threshold_percent;
     config.response_time_max = Duration::from_secs(plan.response_secs);
+    config.broken = match plan.broken {
+        Some(Break::ReallocationWait) => Some(broken::Rule::ReallocationWait),
+        Some(Break::DurableBeforeReply) => Some(broken::Rule::DurableBeforeReply),
+        Some(Break::ConflictTable) => Some(broken::Rule::ConflictTable),
+        // Kept, or not, by how the server is set up.
+        Some(Break::Mclt | Break::Parity) | None => None,
+    };
     config
 }

@@ -94,7 +94,7 @@ struct Holding {
 pub(crate) struct Checks {
     holdings: BTreeMap<Lease, Vec<Holding>>,
     /// By server: the partner lifetime that the partner has acknowledged, as BNDREPLYs that arrived
-    /// say.
+    /// say, and BNDUPDs with an expiration-time.
     acked: [BTreeMap<Lease, (Owner, AbsoluteTime)>; 2],
     /// By server: until when it knows, on stable storage, that a client has a lease.
     known: [BTreeMap<Lease, (Owner, AbsoluteTime)>; 2],

@@ -470,7 +470,24 @@ impl World {
         if self.is_traced() {
             self.say(|| format!("{}: hears {}", name(node), describe(&message)));
         }
-        let Ok(Body::BndReply(reply)) = Body::parse(&message) else { return };
+        let reply = match Body::parse(&message) {
+            Ok(Body::BndReply(reply)) => reply,
+            Ok(Body::BndUpd(BndUpd::Client(binding))) => {
+                // The partner repeats what it has acknowledged at some time (section 7.8).
+                for it in binding.leases().flatten().filter_map(|entry| entry.lease().ok()) {
+                    let head = it.head;
+                    let lease = Lease { address: head.address, prefix_len: head.prefix_len };
+                    let owner = Owner::from_duid(binding.client.client_id, head.ia.iaid.0);
+                    if let (Some(owner), Some(time)) = (owner, it.state.expiration_time)
+                        && it.state.binding_status == BindingStatus::ACTIVE
+                    {
+                        self.checks.acknowledged(node, lease, owner, AbsoluteTime(time.0));
+                    }
+                }
+                return;
+            }
+            _ => return,
+        };
         for acked in accepted(&reply) {
             match acked {
                 Accepted {
@@ -606,11 +623,10 @@ impl Accepted {
             (BindingStatus::ABANDONED, Status::Abandoned) => same,
             (BindingStatus::FREE_BACKUP, status) => status == Status::FreeBackup,
             (BindingStatus::FREE, status) => status == Status::Free,
-            (
-                BindingStatus::EXPIRED | BindingStatus::RELEASED | BindingStatus::RESET,
-                Status::Free | Status::FreeBackup,
-            ) => true,
-            (BindingStatus::EXPIRED | BindingStatus::RELEASED | BindingStatus::RESET, _) => !same,
+            // What has ended may not be given to its client again, nor does a restart forget that.
+            (BindingStatus::EXPIRED | BindingStatus::RELEASED | BindingStatus::RESET, status) => {
+                !same || status != Status::Active
+            }
             _ => false,
         }
     }

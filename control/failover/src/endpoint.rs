@@ -816,10 +816,10 @@ impl Endpoint {
             return Phase::Quiet;
         }
         match (state, self.connection.is_open() && self.told) {
-            (ServerState::Normal, true) => Phase::Normal,
-            (ServerState::PartnerDown, false) => {
+            (ServerState::PartnerDown, _) => {
                 Phase::PartnerDown { since: self.record.since, mclt: self.record.mclt }
             }
+            (ServerState::Normal, true) => Phase::Normal,
             (ServerState::Startup, _) | (_, false) => Phase::Quiet,
             (_, true) => Phase::Answering,
         }

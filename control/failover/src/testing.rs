@@ -197,6 +197,7 @@ impl Pair {
                     |endpoint: &Endpoint| endpoint.next_timeout().is_some_and(|at| at <= next);
                 if self.servers[who].endpoint.as_ref().is_some_and(due) {
                     self.with_env(who, |endpoint, env| endpoint.timeout(env));
+                    self.settle();
                     let endpoint = self.servers[who].endpoint.as_ref().unwrap();
                     assert!(!due(endpoint), "a timeout that does not go away");
                 }

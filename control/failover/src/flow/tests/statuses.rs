@@ -170,3 +170,25 @@ fn two_clients_with_one_lease() {
         assert!(conflicts.iter().sum::<u64>() > 0);
     }
 }
+
+#[test]
+fn what_has_been_overtaken_is_not_sent_any_more() {
+    let mut pair = Pair::unconnected();
+    pair.connect(1);
+    pair.run();
+    let [first, second] = [1, 2].map(|client| pair.primary().grant(ADDRESSES, client).unwrap());
+    pair.run();
+    pair.advance(10);
+    assert!(pair.primary().renew(first) && pair.primary().renew(second));
+    pair.advance(1);
+    assert!(pair.secondary().release(second));
+    // The first renewal is on its way; the second one has been looked at, and waits.
+    pair.send(0);
+    assert_eq!(pair.primary().counters().unacked, 1);
+    pair.send(1);
+    pair.deliver(1, 1);
+    assert_eq!(pair.primary().status(second), Some(BindingStatus::Free));
+    pair.run();
+    assert_eq!(statuses(&pair, second), [BindingStatus::Free; 2]);
+    pair.assert_agree();
+}

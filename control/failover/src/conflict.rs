@@ -124,6 +124,8 @@ fn addition(
     let outdated = Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION);
     let same_client = received.is_of_client(ours);
     let received_runs = now < received.state_expiration_time;
+    let heard = ours.client_last_transaction_time.max(ours.partner_raw_clt_time);
+    let received_heard = received.clt.unwrap_or(AbsoluteTime::ZERO);
     match (ours.status, received.status) {
         (Active, Active) if !same_client => match (ours.is_active(now), received_runs) {
             (true, false) => Some(outdated),
@@ -132,6 +134,10 @@ fn addition(
         },
         (Active, Released) if !same_client && ours.is_active(now) => Some(outdated),
         (Released, Active) if !same_client && received_runs => Some(Decision::Accept),
+        // The client has declined the lease at one server, and the other, which did not know, has
+        // given it to it again: then the end of the quarantine does not concern it.
+        (Active, Reset) if ours.is_active(now) && received_heard < heard => Some(outdated),
+        (Reset, Active) if received_runs && heard < received_heard => Some(Decision::Accept),
         // Both say that the lease is nobody's; it does not matter whose news are later.
         (Expired | Released | Reset, Expired | Released | Reset) => Some(Decision::Accept),
         (Expired, Active) if received_runs => Some(Decision::Accept),

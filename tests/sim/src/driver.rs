@@ -9,7 +9,7 @@ use gemel_wire::failover::{
 
 use crate::check::{Owner, Rule};
 use crate::clock::{MILLISECOND, Micros, SECOND};
-use crate::node::{PRIMARY, SECONDARY};
+use crate::node::{Node, PRIMARY, SECONDARY};
 use crate::store::{Batch, Origin};
 use crate::wires::{ConnectionId, Segment};
 use crate::world::{Event, MOMENT, World, name};
@@ -72,9 +72,18 @@ impl World {
         self.say(|| format!("{}: has lost its disk", name(node)));
         self.nodes[node].store = crate::store::Store::default();
         self.checks.forget(node);
-        if !std::mem::take(&mut self.nodes[node].is_whole) || !self.nodes[1 - node].is_whole {
+        if self.is_alone(node) {
             self.expect_conflicts("nobody knows any more what was on the lost disk");
         }
+        self.nodes[node].is_whole = false;
+        self.nodes[node].is_exposed = false;
+    }
+
+    /// Whether nobody but this server knows what it has given to clients, beyond what section 4.4
+    /// allows for.
+    pub(crate) fn is_alone(&self, node: usize) -> bool {
+        let Node { is_whole, is_exposed, .. } = self.nodes[node];
+        !is_whole || !self.nodes[1 - node].is_whole || is_exposed
     }
 
     /// One turn of the pair thread, of which nobody wants the result.
@@ -188,6 +197,9 @@ impl World {
     fn transition(&mut self, node: usize, to: ServerState) {
         if to == ServerState::Normal {
             self.nodes[node].is_whole = true;
+        }
+        if to == ServerState::PartnerDown {
+            self.nodes[node].is_exposed = true;
         }
         let Some(other) = self.state(1 - node) else { return };
         let down = ServerState::PartnerDown;

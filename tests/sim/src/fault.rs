@@ -322,7 +322,7 @@ impl World {
 
     /// Two lost disks at once are more than the RFC can make good.
     fn may_lose(&self, node: usize) -> bool {
-        self.plan.careless || (self.nodes[1 - node].is_whole && self.nodes[node].is_whole)
+        self.plan.careless || !self.is_alone(node)
     }
 
     fn restart_after(&mut self, node: usize, span: Micros) {

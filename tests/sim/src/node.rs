@@ -47,6 +47,9 @@ pub(crate) struct Node {
     pub(crate) slow_until: Micros,
     /// It knows all that it ever acknowledged, or has fetched it from the other again.
     pub(crate) is_whole: bool,
+    /// It has given leases in PARTNER-DOWN state, where nothing limits them, of which the other may
+    /// not have heard.
+    pub(crate) is_exposed: bool,
     /// It does not come up again by itself before this.
     pub(crate) restart_at: Option<Micros>,
 }
@@ -90,6 +93,7 @@ impl Node {
             connection: None,
             slow_until: 0,
             is_whole: true,
+            is_exposed: false,
             restart_at: None,
         }
     }

@@ -503,7 +503,7 @@ impl World {
         self.run(10 * SECOND);
         self.compare_tables();
         // Everything ends, goes through the partner, and is free.
-        let quiet = valid + Micros::from(self.plan.decline_hold) + 2 * mclt + 120;
+        let quiet = 2 * valid + Micros::from(self.plan.decline_hold) + 2 * mclt + 120;
         self.run(quiet * SECOND);
         self.compare_ownership();
     }
@@ -633,6 +633,12 @@ impl World {
             self.violate(Rule::Responsiveness, || {
                 "both servers answer everything in NORMAL state".to_owned()
             });
+        }
+        for node in [PRIMARY, SECONDARY] {
+            let told = |table: &LeaseTable| table.pending_updates(|_| true) == 0;
+            if both_normal && self.nodes[node].is_exposed && self.table(node).is_some_and(told) {
+                self.nodes[node].is_exposed = false;
+            }
         }
         let serve_alike = |state: Option<ServerState>| {
             matches!(state, Some(ServerState::Normal | ServerState::CommunicationsInterrupted))

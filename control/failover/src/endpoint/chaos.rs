@@ -5,7 +5,10 @@ use ServerState as Is;
 use gemel_lease::Responsiveness;
 
 use super::*;
-use crate::testing::{ADDRESSES, MCLT, PREFIXES, PRIMARY, Pair, SECONDARY, secs};
+use crate::{
+    rules::rules,
+    testing::{ADDRESSES, MCLT, PREFIXES, PRIMARY, Pair, SECONDARY, secs},
+};
 
 /// Numbers that look random (splitmix64).
 struct Dice(u64);

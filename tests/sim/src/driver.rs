@@ -42,6 +42,7 @@ impl World {
         let sweep = self.rng.range(0, SECOND);
         self.after(sweep, Event::Sweep { node, epoch });
         if node == PRIMARY {
+            self.operator.connect_after = 0;
             let soon = self.rng.range(MOMENT, 200 * MILLISECOND);
             self.after(soon, Event::Connect { epoch });
         }
@@ -175,7 +176,10 @@ impl World {
             }
             Output::Close { reason, refused } => {
                 self.say(|| format!("{}: closes the connection: {reason}", name(node)));
-                self.operator.refused |= refused;
+                if refused {
+                    // Section 6.1.
+                    self.operator.connect_after = self.now + 4 * self.plan.connect_interval;
+                }
                 return true;
             }
             Output::Transition { from, to, partner, cause } => {
@@ -382,9 +386,8 @@ impl World {
     /// The primary tries to connect, and will try again.
     pub(crate) fn connect(&mut self) {
         let epoch = self.nodes[PRIMARY].epoch;
-        let refused = std::mem::take(&mut self.operator.refused);
-        let interval = self.plan.connect_interval * if refused { 4 } else { 1 };
-        self.after(interval, Event::Connect { epoch });
+        self.after(self.plan.connect_interval, Event::Connect { epoch });
+        let refused = self.now < self.operator.connect_after;
         let wants = |node: usize| {
             let process = self.nodes[node].process.as_ref();
             process.is_some_and(|process| process.endpoint.wants_connection())

@@ -107,8 +107,8 @@ pub(crate) const SKEW_MAX: Micros = 9 * SECOND;
 /// What the operator knows and is about to do.
 #[derive(Debug, Default)]
 pub(crate) struct Operator {
-    /// The last connection was refused: try less often (section 6.1).
-    pub(crate) refused: bool,
+    /// The last connection was refused: do not try before this.
+    pub(crate) connect_after: Micros,
     /// The server that has been, or is about to be, told that its partner is down, until the partner
     /// knows.
     told: Option<usize>,
@@ -377,8 +377,11 @@ impl World {
                 }
             }
             Mend::PartnerDown { node } => {
+                let state = self.state(node);
+                let fit = state == Some(ServerState::CommunicationsInterrupted)
+                    || state == Some(ServerState::Normal);
                 let down = self.nodes[1 - node].process.is_none();
-                if !down || self.command(node, Command::PartnerDown).is_err() {
+                if !down || !fit || self.command(node, Command::PartnerDown).is_err() {
                     self.operator.told = None;
                 }
             }

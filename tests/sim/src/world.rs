@@ -356,6 +356,9 @@ impl World {
             match command {
                 Command::Suspend => process.suspended = true,
                 Command::Resume => process.suspended = false,
+                Command::PartnerDown if !self.nodes[node].is_whole => {
+                    self.expect_conflicts("a server without memory has to serve");
+                }
                 Command::PartnerDown | Command::Resync | Command::Disconnect => {}
             }
         }
@@ -537,13 +540,15 @@ impl World {
             let (Some(here), Some(there)) = (self.table(node), self.table(1 - node)) else {
                 continue;
             };
+            let now = self.nodes[node].clock.at(self.now).wall;
             here.for_each(|binding| {
                 if binding.status != BindingStatus::Active {
                     return;
                 }
                 let known = there.binding(binding.lease).map(|it| it.expiration_time);
                 let acked = binding.acked_partner_lifetime;
-                if known.is_none_or(|known| known < acked) {
+                // What is over does not matter.
+                if acked > now && known.is_none_or(|known| known < acked) {
                     wrong = Some((node, binding.lease, acked.0, known.map(|known| known.0)));
                 }
             });

@@ -56,8 +56,9 @@ pub(crate) struct Server {
     unstored: VecDeque<u64>,
     /// The store fails.
     pub(crate) store_fails: bool,
-    /// Octets on their way to it.
+    /// Octets on their way to it, and those that wait for the cable.
     incoming: VecDeque<u8>,
+    held: VecDeque<u8>,
     /// It has a connection, be it a dead one.
     linked: bool,
 }
@@ -116,7 +117,7 @@ impl Pair {
         server.endpoint = None;
         server.unwritten.clear();
         server.unstored.clear();
-        server.incoming.clear();
+        server.clear_incoming();
         server.linked = false;
         self.whole = false;
     }
@@ -178,15 +179,22 @@ impl Pair {
         self.cable = false;
     }
 
+    /// What has been sent meanwhile arrives, if the connection has lasted.
     pub(crate) fn join(&mut self) {
         self.cable = true;
+        for server in &mut self.servers {
+            let held = mem::take(&mut server.held);
+            if self.whole {
+                server.incoming.extend(held);
+            }
+        }
     }
 
     /// Closes the connection so that both notice at once.
     pub(crate) fn reset(&mut self) {
         self.whole = false;
         for who in [PRIMARY, SECONDARY] {
-            self.servers[who].incoming.clear();
+            self.servers[who].clear_incoming();
         }
         self.settle();
     }
@@ -313,7 +321,7 @@ impl Pair {
         self.whole = true;
         for who in [PRIMARY, SECONDARY] {
             self.servers[who].linked = true;
-            self.servers[who].incoming.clear();
+            self.servers[who].clear_incoming();
         }
         for who in [SECONDARY, PRIMARY] {
             self.with_env(who, |endpoint, env| endpoint.connected(env));
@@ -414,15 +422,16 @@ impl Pair {
             server.unstored.push_back(server.sequence);
             server.sequence += 1;
         }
-        if server.linked && self.whole && self.cable {
-            self.servers[1 - who].incoming.extend(octets);
+        if server.linked && self.whole {
+            let partner = &mut self.servers[1 - who];
+            if self.cable { &mut partner.incoming } else { &mut partner.held }.extend(octets);
         }
         if closed {
             // What the secondary thinks of the connection is not known to the primary.
             self.whole = false;
             let reconnect = if who == PRIMARY { reconnect } else { RETRY };
             self.connect_at = self.connect_at.max(self.now + reconnect);
-            self.servers[who].incoming.clear();
+            self.servers[who].clear_incoming();
             self.servers[who].linked = false;
             self.with_env(who, |endpoint, env| endpoint.disconnected(env));
         }
@@ -447,8 +456,14 @@ impl Server {
             unstored: VecDeque::new(),
             store_fails: false,
             incoming: VecDeque::new(),
+            held: VecDeque::new(),
             linked: false,
         }
+    }
+
+    fn clear_incoming(&mut self) {
+        self.incoming.clear();
+        self.held.clear();
     }
 }
 

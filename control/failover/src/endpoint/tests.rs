@@ -399,3 +399,10 @@ fn commands_that_do_not_fit() {
     let text = "not possible in state PARTNER-DOWN: it is there already";
     assert_eq!(error.to_string(), text);
 }
+
+/// The driver has a thread of its own.
+#[test]
+fn an_endpoint_may_go_to_another_thread() {
+    const fn is_send<T: Send>() {}
+    is_send::<Endpoint>();
+}

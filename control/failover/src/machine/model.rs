@@ -648,8 +648,8 @@ fn slow_disks() {
 
 #[test]
 fn alone() {
-    check(3, [true, false], false);
-    check(3, [true, true], false);
+    check(2, [true, false], false);
+    check(2, [true, true], false);
 }
 
 /// Beyond what a test may take: `cargo test -p gemel-failover deeper -- --ignored --nocapture`.

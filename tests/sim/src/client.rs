@@ -328,9 +328,10 @@ impl Client {
     }
 
     /// Has given back what it had. What is still under way must not meet a later binding: DHCP
-    /// would take it for news.
+    /// would take it for news. Nor can the servers tell what came first when a client goes from one
+    /// to the other faster than their clocks may differ.
     fn part(&mut self, now: Micros, plan: &Plan) {
-        let wait = 2 * plan.delay_max + self.rng.range(2, 60) * SECOND;
+        let wait = 2 * plan.delay_max + self.rng.range(12, 70) * SECOND;
         self.start(now + wait);
     }
 

@@ -387,20 +387,22 @@ impl World {
     pub(crate) fn connect(&mut self) {
         let epoch = self.nodes[PRIMARY].epoch;
         self.after(self.plan.connect_interval, Event::Connect { epoch });
-        let refused = self.now < self.operator.connect_after;
+        let busy = self.now < self.operator.connect_after;
         let wants = |node: usize| {
             let process = self.nodes[node].process.as_ref();
             process.is_some_and(|process| process.endpoint.wants_connection())
         };
         let open = !self.wires.is_cut(PRIMARY) && !self.wires.is_cut(SECONDARY);
         let (here, there) = (wants(PRIMARY), self.nodes[SECONDARY].process.is_some());
-        if refused || !here || !there || !open || self.nodes[PRIMARY].connection.is_some() {
+        if busy || !here || !there || !open || self.nodes[PRIMARY].connection.is_some() {
             return;
         }
         let connection = self.wires.open();
         let made = self.now + 2 * self.wires.delay();
         // What the primary sends comes after the connection itself.
         let accepted = self.wires.arrival(connection, PRIMARY, made);
+        // One attempt at a time.
+        self.operator.connect_after = made + MOMENT;
         for (node, at) in [(PRIMARY, made), (SECONDARY, accepted)] {
             let epoch = self.nodes[node].epoch;
             self.queue.push(at, Event::Connected { node, epoch, connection });

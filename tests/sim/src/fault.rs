@@ -107,7 +107,7 @@ pub(crate) const SKEW_MAX: Micros = 9 * SECOND;
 /// What the operator knows and is about to do.
 #[derive(Debug, Default)]
 pub(crate) struct Operator {
-    /// The last connection was refused: do not try before this.
+    /// The last connection was refused, or is being made: do not try before this.
     pub(crate) connect_after: Micros,
     /// The server that has been, or is about to be, told that its partner is down, until the partner
     /// knows.

@@ -234,6 +234,11 @@ fn taken(ours: &Binding, update: &Update<'_>, role: Role) -> Binding {
             new.partner_lifetime = ours.partner_lifetime;
             new.update_pending = ours.update_pending || order == Ordering::Greater;
         }
+        // A REBIND reaches both servers, and nobody knows whose answer the client took: the lease
+        // lasts until the later end. That both end it then takes an update of the earlier one's.
+        let end = ours.state_expiration_time.max(update.state_expiration_time);
+        new.state_expiration_time = end;
+        new.update_pending |= end != update.state_expiration_time;
     } else if role == Role::Primary && ours.update_pending {
         // The partner may be accepting our version in exchange at this moment. One of the two has
         // to repeat what came out.

@@ -64,7 +64,7 @@ named! {
 /// What was asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// SOLICIT, REQUEST or RENEW.
+    /// SOLICIT, REQUEST, RENEW or REBIND.
     pub msg_type: MessageType,
     /// The client.
     pub identity: &'a Identity,

@@ -216,13 +216,42 @@ mod tests {
         while clock.now() < begin + SECOND_NS / 10 {
             std::thread::sleep(POLL);
         }
-        let happened = events.end();
+        // Signals go to the whole process, also those of another test.
+        let mut happened = events.end();
+        happened.retain(|event| !event.name.starts_with("SIG"));
         assert_eq!(happened.len(), 2, "{happened:?}");
         let (sleep, exit) = (&happened[0], &happened[1]);
         assert_eq!((sleep.name.as_str(), exit.name.as_str()), ("sleep 0.05", "exit 3"));
         assert!(sleep.finished - sleep.started >= SECOND_NS / 20, "{sleep:?}");
         assert!(exit.started - begin >= SECOND_NS / 50, "{exit:?}");
         assert!(sleep.failure.is_none() && exit.failure.as_ref().unwrap().contains('3'));
+    }
+
+    #[test]
+    fn signals_are_marks() {
+        let events = Events::prepare(&[]).unwrap();
+        let clock = Clock::start();
+        events.begin(clock, clock.now());
+        let pid = std::process::id();
+        let send = |signal: &str| {
+            let kill = format!("kill -{signal} {pid}");
+            assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        };
+        // The thread may not watch yet; a mark that it sees shows that it does.
+        let seen = |events: &Events, name: &str| {
+            let happened = events.shared.happened.lock().unwrap();
+            happened.iter().any(|event| event.name == name)
+        };
+        for (signal, name) in [("USR1", "SIGUSR1"), ("USR2", "SIGUSR2")] {
+            while !seen(&events, name) {
+                send(signal);
+                std::thread::sleep(POLL);
+            }
+        }
+        let happened = events.end();
+        assert!(happened.iter().all(|event| event.failure.is_none()));
+        assert_eq!(happened[0].name, "SIGUSR1");
+        assert!(happened.iter().all(|event| event.started == event.finished));
     }
 
     #[test]

@@ -17,7 +17,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::gemel::{Binding, Config, Durability, LinkConfig, Mode, Server};
@@ -191,10 +191,12 @@ impl Default for Options {
 pub struct Relationship {
     /// Its state, as in RFC 8156, in lower case with hyphens.
     pub state: String,
-    /// The partner's state as far as it is known.
+    /// The partner's state as it was heard last; empty if it never was.
     pub partner_state: String,
-    /// Whether there is a connection.
+    /// Whether communications are "OK".
     pub connected: bool,
+    /// All that the server says.
+    pub page: Value,
 }
 
 /// Directions of the link between the servers, from the primary's point of view.
@@ -564,17 +566,17 @@ fn parse_relationship(text: &str) -> Result<Relationship> {
     let all: Value =
         serde_json::from_str(text).with_context(|| format!("failover status said {text:?}"))?;
     let list = all.as_array().map_or_else(|| std::slice::from_ref(&all), Vec::as_slice);
-    let found = list.iter().find(|one| one["name"] == RELATIONSHIP);
+    let found = list.iter().find(|one| one["relationship"] == RELATIONSHIP);
     let found = found.with_context(|| format!("no relationship {RELATIONSHIP} in {text}"))?;
-    let word = |key: &str| found[key].as_str().unwrap_or_default().to_lowercase().replace('_', "-");
-    ensure!(found["state"].is_string(), "no state in {found}");
-    if !found["connected"].is_boolean() {
-        bail!("no word whether it is connected in {found}");
-    }
+    let word = |key: &str| found[key].as_str().unwrap_or_default().to_lowercase();
+    let state = word("state");
+    ensure!(!state.is_empty(), "no state in {found}");
+    let connected = found["communications_ok"].as_bool();
     Ok(Relationship {
-        state: word("state"),
+        state,
         partner_state: word("partner_state"),
-        connected: found["connected"] == true,
+        connected: connected.with_context(|| format!("no communications_ok in {found}"))?,
+        page: found.clone(),
     })
 }
 
@@ -618,12 +620,15 @@ mod tests {
 
     #[test]
     fn a_relationship_is_read() {
-        let one = r#"{"name":"pair","state":"NORMAL","partner_state":"NORMAL","connected":true}"#;
+        let one = r#"{"relationship":"pair","state":"COMMUNICATIONS-INTERRUPTED",
+            "partner_state":null,"communications_ok":false,"lag_seconds":0.5}"#;
         for text in [one.to_owned(), format!("[{one}]")] {
             let found = parse_relationship(&text).unwrap();
-            assert_eq!((found.state.as_str(), found.connected), ("normal", true));
+            assert_eq!(found.state, "communications-interrupted");
+            assert_eq!((found.partner_state.as_str(), found.connected), ("", false));
+            assert_eq!(found.page["lag_seconds"], 0.5);
         }
         assert!(parse_relationship("[]").is_err());
-        assert!(parse_relationship(r#"{"name":"pair","state":"NORMAL"}"#).is_err());
+        assert!(parse_relationship(r#"{"relationship":"pair","state":"NORMAL"}"#).is_err());
     }
 }

@@ -488,7 +488,7 @@ impl Engine {
         };
         let slot = *self.slots.get(at);
         let identity = self.world.clients.identity(slot.client);
-        match self.judge(&message, datagram, at, &identity) {
+        match self.judge(&message, datagram, at, &identity, now) {
             Ok(answer) => self.answered(at, &answer, datagram, now),
             Err(violation) => {
                 self.violation(violation, now, Some(slot.client), datagram);
@@ -504,10 +504,15 @@ impl Engine {
         datagram: &[u8],
         at: u32,
         identity: &Identity,
+        now: u64,
     ) -> Result<Answer<'a>, Violation> {
         let slot = self.slots.get(at);
-        let (msg_type, named) = message_of(slot.stage);
-        let server = self.world.servers.get(usize::from(slot.server)).filter(|_| named);
+        let state = self.world.clients.state(slot.client);
+        let preferred = |held: &HeldLease, in_slot: Option<NamedLease>| {
+            if held.is_valid(now) { named(held) } else { in_slot }
+        };
+        let (msg_type, is_named) = message_of(slot.stage);
+        let server = self.world.servers.get(usize::from(slot.server)).filter(|_| is_named);
         let asked = Asked {
             msg_type,
             identity,
@@ -515,6 +520,8 @@ impl Engine {
             na: self.traffic.na,
             pd: self.traffic.pd,
             rapid_commit: self.traffic.rapid_commit,
+            preferred_na: preferred(&state.na, slot.na),
+            preferred_pd: preferred(&state.pd, slot.pd),
         };
         let answer = judge(message, &asked)?;
         if self.traffic.envelope_matches(datagram, slot.client, identity) {
@@ -633,6 +640,14 @@ impl Engine {
                 }
             }
             let entered = self.world.ledger.enter(slot.client, delegated, &grant, slot.sent, now);
+            if let Err(conflict) = entered {
+                broken = true;
+                self.duplicate(&conflict, now, datagram);
+            }
+        }
+        for (delegated, grant) in &answer.further {
+            self.stats.count(Counter::LeaseFurther);
+            let entered = self.world.ledger.enter(slot.client, *delegated, grant, slot.sent, now);
             if let Err(conflict) = entered {
                 broken = true;
                 self.duplicate(&conflict, now, datagram);

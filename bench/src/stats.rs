@@ -132,6 +132,8 @@ named! {
         RapidCommitDeclined = "rapid_commit_declined",
         /// A REPLY granted another lease than the ADVERTISE had offered.
         OfferChanged = "offer_changed",
+        /// Leases that a REPLY gave beside the one that the client keeps.
+        LeaseFurther = "lease_further",
         /// Grants whose valid lifetime was not above the MCLT (RFC 8156 section 4.4).
         GrantAtMostMclt = "grant_at_most_mclt",
         /// Grants to the holder of the lease that end before the earlier one would have.

@@ -555,9 +555,9 @@ fn issue_certificates(dir: &Path) -> Result<()> {
     let gemel = gemel.to_str().context("a path in UTF-8")?;
     let ca = dir.join("ca");
     let ca = ca.to_str().context("a path in UTF-8")?;
-    run(gemel, &["ca", "init", "--dir", ca])?;
+    run(gemel, &["ca", "init", ca])?;
     for role in Role::ALL {
-        run(gemel, &["ca", "issue", "--dir", ca, "--name", role.certificate_name()])?;
+        run(gemel, &["ca", "issue", ca, "--name", role.certificate_name()])?;
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::broken::Rule;
+
 /// Which of the two servers this one is.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Role {
@@ -42,6 +44,9 @@ pub struct Config {
     /// How long a BNDUPD may stay without its BNDREPLY, and an UPDREQ without any BNDUPD or
     /// UPDDONE, until the connection is dropped (sections 8.5.2 and 8.8.2).
     pub response_time_max: Duration,
+    /// A rule that is not kept. For the simulator alone, which has to notice; the daemon never sets
+    /// it.
+    pub broken: Option<Rule>,
 }
 
 impl Config {
@@ -61,6 +66,7 @@ impl Config {
             secondary_prefixes_max: 65_536,
             balance_threshold_percent: 5,
             response_time_max: Duration::from_secs(30),
+            broken: None,
         }
     }
 }

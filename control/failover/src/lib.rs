@@ -17,13 +17,26 @@
 //! update is stored (section 7.5.2), a STATE message until the state is (section 8.1).
 #![forbid(unsafe_code)]
 
+mod balance;
+pub mod broken;
 mod config;
+mod conflict;
+mod connection;
 mod endpoint;
 mod env;
+mod flow;
+mod machine;
 mod outbox;
 mod state;
+mod status;
+#[cfg(test)]
+mod testing;
+mod timer;
+mod update;
 
 pub use config::{Config, Role};
-pub use endpoint::{Command, CommandError, Endpoint, Output, Status};
+pub use endpoint::{Command, CommandError, Endpoint, Output};
 pub use env::{Env, Now};
-pub use state::{ServerState, StoredState};
+pub use flow::{FlowCounters, ResyncProgress, StatusCounts};
+pub use state::{PairHistory, ServerState, StoredState};
+pub use status::Status;

@@ -85,6 +85,12 @@ impl Outbox {
         self.sent += 1;
     }
 
+    /// Puts whole frames in that had to wait for something else.
+    pub(crate) fn frames(&mut self, octets: &[u8], count: u64) {
+        self.octets.extend_from_slice(octets);
+        self.sent += count;
+    }
+
     /// Puts a message without options in.
     pub(crate) fn bare(&mut self, msg_type: MessageType, transaction_id: TransactionId, now: Now) {
         self.message(transaction_id, now, |header, out| header.emit_bare(msg_type, out));

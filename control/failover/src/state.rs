@@ -32,6 +32,23 @@ pub enum ServerState {
 }
 
 impl ServerState {
+    /// From the number in a STATE message; `None` for STARTUP, which is never there, and for what
+    /// no state has.
+    pub(crate) const fn from_wire(state: gemel_wire::failover::ServerState) -> Option<Self> {
+        Some(match state.0 {
+            2 => Self::Normal,
+            3 => Self::CommunicationsInterrupted,
+            4 => Self::PartnerDown,
+            5 => Self::PotentialConflict,
+            6 => Self::Recover,
+            7 => Self::RecoverWait,
+            8 => Self::RecoverDone,
+            9 => Self::ResolutionInterrupted,
+            10 => Self::ConflictDone,
+            _ => return None,
+        })
+    }
+
     /// The name as the RFC spells it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -74,4 +91,25 @@ pub struct StoredState {
     pub last_operation: AbsoluteTime,
     /// The Maximum Client Lead Time in use, in seconds.
     pub mclt: u32,
+    /// Whether this server has run failover with its partner.
+    #[serde(default)]
+    pub history: PairHistory,
+    /// This server has begun without any record, and the partner has not yet sent all that it
+    /// knows: UPDREQALL is due (section 8.5.2).
+    #[serde(default)]
+    pub memory_lost: bool,
+}
+
+/// Whether this server has ever run failover with its partner, which decides on the wait of
+/// section 8.6.2, and is the COMMUNICATED flag (section 5.5.15).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PairHistory {
+    /// There is no record of it, and the partner has not been asked yet.
+    #[default]
+    Unknown,
+    /// Neither this server nor the partner has a record of it: the two have just met.
+    Never,
+    /// It has.
+    Run,
 }

@@ -12,12 +12,19 @@ const CHUNK_LEN: usize = 1 << CHUNK_LOG2;
 
 /// The mark of [`Slot::stamp`] for an update that could not be stored.
 const UNSTORED: u64 = 1 << 63;
+/// The mark for content that has been sent to the partner.
+const SENT: u64 = 1 << 62;
+/// The mark for content that the partner may know: it was sent at some time, or came from there, or
+/// that is not known any more. Not taken back by a request to send it again.
+const TOLD: u64 = 1 << 61;
+/// The largest stamp of an update that is restored; far above it the marks begin.
+pub(crate) const STAMP_MAX: u64 = u64::MAX >> 4;
 
 /// One lease: its binding and what the table needs to know about it.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) binding: Binding,
-    /// Zero in a vacant slot; the top bit is the unstored mark.
+    /// Zero in a vacant slot; the top three bits are marks.
     stamp: u64,
     /// The next lease of the same identity association, or the next vacant slot.
     pub(crate) next: u32,
@@ -27,13 +34,39 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn stamp(&self) -> u64 {
-        self.stamp & !UNSTORED
+        self.stamp & !(UNSTORED | SENT | TOLD)
     }
 
-    /// A new stamp also means that the update is on its way to the store again.
+    /// A new stamp also means that the update is on its way to the store again, and that the
+    /// partner has not heard of it.
     pub(crate) fn set_stamp(&mut self, stamp: u64) {
-        assert!(0 < stamp && stamp < UNSTORED, "stamp {stamp}");
+        assert!(0 < stamp && stamp < TOLD, "stamp {stamp}");
         self.stamp = stamp;
+    }
+
+    /// A new stamp for content that has not changed.
+    pub(crate) fn renew_stamp(&mut self, stamp: u64) {
+        let told = self.stamp & TOLD;
+        self.set_stamp(stamp);
+        self.stamp |= told;
+    }
+
+    /// Whether the content has been sent to the partner since it was last to be sent.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.stamp & SENT != 0
+    }
+
+    pub(crate) fn set_sent(&mut self) {
+        self.stamp |= SENT | TOLD;
+    }
+
+    /// Whether the partner may know the content, acknowledged or not.
+    pub(crate) fn is_told(&self) -> bool {
+        self.stamp & TOLD != 0
+    }
+
+    pub(crate) fn set_told(&mut self) {
+        self.stamp |= TOLD;
     }
 
     pub(crate) fn is_stored(&self) -> bool {
@@ -141,6 +174,22 @@ mod tests {
     #[test]
     fn a_slot_is_small() {
         assert_eq!(size_of::<Slot>(), 104);
+    }
+
+    #[test]
+    fn marks_are_kept_apart_from_the_stamp() {
+        let mut arena = Arena::new();
+        let number = arena.insert(Binding::EMPTY, STAMP_MAX);
+        let slot = arena.at(number);
+        slot.set_sent();
+        slot.set_stored(false);
+        assert_eq!(slot.stamp(), STAMP_MAX);
+        assert!(slot.is_sent() && slot.is_told() && !slot.is_stored());
+        slot.renew_stamp(STAMP_MAX + 1);
+        assert_eq!(slot.stamp(), STAMP_MAX + 1);
+        assert!(!slot.is_sent() && slot.is_told() && slot.is_stored());
+        slot.set_stamp(STAMP_MAX + 2);
+        assert!(!slot.is_sent() && !slot.is_told());
     }
 
     #[test]

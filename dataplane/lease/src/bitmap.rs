@@ -86,8 +86,9 @@ impl Bitmap {
         None
     }
 
-    /// The first set bit at or after `start`.
-    fn first_from(&self, start: u32) -> Option<u32> {
+    /// The first set bit at or after `start`; one that another thread is just changing can be
+    /// overlooked.
+    pub(crate) fn first_from(&self, start: u32) -> Option<u32> {
         let mut level = 0;
         // Position in units of the level's bits; everything before it has been seen to be empty.
         let mut at = start;

@@ -23,6 +23,11 @@ pub(crate) struct LeaseName {
     stripe: u16,
 }
 
+impl Place {
+    /// In no record, but not available either: a lease on its way from one record to another.
+    pub(crate) const MOVING: Self = Self { stripe: 0, slot: crate::arena::NIL };
+}
+
 impl LeaseName {
     #[expect(clippy::cast_possible_truncation, reason = "a hash is cut into pieces")]
     pub(crate) fn new(hash: Hash128) -> Self {

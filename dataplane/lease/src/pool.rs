@@ -167,10 +167,26 @@ pub(crate) struct Pool {
     /// What this server may give out now; `None` for a sparse pool, where it is every lease that is
     /// not in the lease index.
     free: Option<Bitmap>,
-    /// Prefix pools of a pair: the leases that go to the secondary when they are free.
-    backup: Option<Bitmap>,
+    /// Prefix pools of a pair: whose the free leases are.
+    owners: Option<Owners>,
     available: AtomicU64,
     in_use: AtomicU64,
+}
+
+/// The free prefixes of a pair's pool, as far as this server knows: each is the primary's or the
+/// secondary's, and one with a binding is neither's.
+#[derive(Debug)]
+struct Owners {
+    primary: Owned,
+    secondary: Owned,
+    /// Those of the secondary's that are on their way from one server to the other.
+    moving: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Owned {
+    leases: Bitmap,
+    count: AtomicU64,
 }
 
 impl PoolSet {
@@ -316,7 +332,7 @@ impl Pool {
             lease_len,
             capacity,
             free: dense.map(Bitmap::new),
-            backup: dense.filter(|_| is_prefix && pair).map(Bitmap::new),
+            owners: dense.filter(|_| is_prefix && pair).map(Owners::new),
             available: AtomicU64::new(available),
             in_use: AtomicU64::new(0),
         };
@@ -371,19 +387,59 @@ impl Pool {
         }
         match self.config.ownership {
             Ownership::Sole => true,
-            Ownership::Primary => !self.is_backup(index),
+            Ownership::Primary => {
+                let owners = self.owners.as_ref();
+                owners.is_none_or(|owners| owners.primary.leases.contains(dense_index(index)))
+            }
             Ownership::Secondary => self.is_backup(index),
         }
     }
 
     /// Whether prefixes of this pool can be the secondary's.
     pub(crate) fn has_backup(&self) -> bool {
-        self.backup.is_some()
+        self.owners.is_some()
     }
 
     /// Whether a free prefix is the secondary's.
     pub(crate) fn is_backup(&self, index: u128) -> bool {
-        self.backup.as_ref().is_some_and(|backup| backup.contains(dense_index(index)))
+        let owners = self.owners.as_ref();
+        owners.is_some_and(|owners| owners.secondary.leases.contains(dense_index(index)))
+    }
+
+    /// The first free prefix of the primary's, or of the secondary's, at or after the place.
+    pub(crate) fn next_owned(&self, secondary: bool, place: u32) -> Option<u128> {
+        let owners = self.owners.as_ref()?;
+        let owned = if secondary { &owners.secondary } else { &owners.primary };
+        owned.leases.first_from(place).map(u128::from)
+    }
+
+    /// Number of free prefixes of the primary's and of the secondary's, without those that are on
+    /// their way.
+    pub(crate) fn balance(&self) -> (u64, u64) {
+        let Some(owners) = &self.owners else { return (0, 0) };
+        let moving = owners.moving.load(Ordering::Relaxed);
+        let [primary, secondary] =
+            [&owners.primary, &owners.secondary].map(|owned| owned.count.load(Ordering::Relaxed));
+        (primary, secondary.saturating_sub(moving))
+    }
+
+    /// Number of prefixes that are on their way.
+    pub(crate) fn moving(&self) -> u64 {
+        self.owners.as_ref().map_or(0, |owners| owners.moving.load(Ordering::Relaxed))
+    }
+
+    /// Counts a prefix of the secondary's that begins or ends to be on its way.
+    pub(crate) fn count_moving(&self, more: bool) {
+        match (&self.owners, more) {
+            (Some(owners), true) => _ = owners.moving.fetch_add(1, Ordering::Relaxed),
+            (Some(owners), false) => _ = owners.moving.fetch_sub(1, Ordering::Relaxed),
+            (None, _) => {}
+        }
+    }
+
+    /// Number of leases, usable or not.
+    pub(crate) fn size(&self) -> u128 {
+        self.size
     }
 
     /// Whether the lease is available.
@@ -395,12 +451,20 @@ impl Pool {
     /// Says whose a prefix is when it is free. Only for a prefix that nobody can claim at this
     /// moment: it has been claimed, or it is not this server's.
     pub(crate) fn set_backup(&self, index: u128, to_secondary: bool) {
-        if let Some(backup) = &self.backup {
-            if to_secondary {
-                backup.insert(dense_index(index));
-            } else {
-                backup.remove(dense_index(index));
-            }
+        if let Some(owners) = &self.owners {
+            let index = dense_index(index);
+            owners.primary.set(index, !to_secondary);
+            owners.secondary.set(index, to_secondary);
+        }
+    }
+
+    /// Says that a prefix has a binding, so that it is nobody's. Only while the lease's name is
+    /// locked and it is in the index.
+    pub(crate) fn set_bound(&self, index: u128) {
+        if let Some(owners) = &self.owners {
+            let index = dense_index(index);
+            owners.primary.set(index, false);
+            owners.secondary.set(index, false);
         }
     }
 
@@ -461,6 +525,28 @@ impl Pool {
             _ => return self.place(hash),
         };
         skip + 2 * scale(hash, (self.size - skip).div_ceil(2))
+    }
+}
+
+impl Owners {
+    /// All `len` are the primary's.
+    fn new(len: u32) -> Self {
+        let owned = || Owned { leases: Bitmap::new(len), count: AtomicU64::new(0) };
+        let owners = Self { primary: owned(), secondary: owned(), moving: AtomicU64::new(0) };
+        (0..len).for_each(|index| owners.primary.set(index, true));
+        owners
+    }
+}
+
+impl Owned {
+    fn set(&self, index: u32, owned: bool) {
+        if owned {
+            if self.leases.insert(index) {
+                self.count.fetch_add(1, Ordering::Relaxed);
+            }
+        } else if self.leases.remove(index) {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -2,16 +2,20 @@
 //!
 //! Two sets of stripes, each a mutex around its own part: the client stripes own the records, the
 //! lease stripes say which record holds a lease. Lock order: a client stripe, then the strays (a set
-//! that is nearly always empty and then not locked), then a lease stripe; never two of one set. Whoever comes from the lease side looks up the place, lets go of the
-//! lease stripe, locks the client stripe and looks whether the record still holds that lease.
+//! that is nearly always empty and then not locked), then a lease stripe, then the free updates;
+//! never two of one set. Whoever comes from the lease side looks up the place, lets go of the lease
+//! stripe, locks the client stripe and looks whether the record still holds that lease. A lease
+//! that goes from one client to another stands in the index under a place that is none
+//! ([`Place::MOVING`]) while no client stripe is locked, so that nobody gets it in between.
 //!
 //! Every change of a lease gets a stamp while the lease is in nobody else's reach: its client
 //! stripe is locked, or it has been claimed from its pool and is not indexed yet. So the stamps of
 //! one lease are in the order of its changes, also across clients.
 
+mod balance;
 mod client_guard;
 mod expiry;
-mod ownership;
+mod free_updates;
 mod partner;
 mod restore;
 mod stripe;
@@ -34,6 +38,7 @@ use crate::{
 
 pub use client_guard::{Bindings, ClientGuard};
 pub use expiry::Sweep;
+use free_updates::{FreeUpdate, FreeUpdates};
 pub use partner::{Acknowledged, Collect, Verdict};
 use stripe::Stripe;
 
@@ -123,6 +128,7 @@ pub struct LeaseTable {
     mask: u16,
     index: LeaseIndex,
     strays: Strays,
+    free_updates: FreeUpdates,
     /// The last stamp given out.
     stamp: AtomicU64,
     /// Where the sweep goes on.
@@ -146,6 +152,7 @@ impl LeaseTable {
             mask: u16::try_from(stripes - 1).expect("at most 2^16 stripes"),
             index: LeaseIndex::new(stripes, config.expected_bindings),
             strays: Strays::new(),
+            free_updates: FreeUpdates::new(),
             stamp: AtomicU64::new(0),
             sweep_at: AtomicU64::new(0),
         }
@@ -168,6 +175,20 @@ impl LeaseTable {
     #[must_use]
     pub fn binding(&self, lease: Lease) -> Option<Binding> {
         self.with_lease(lease, |stripe, place| stripe.arena.slot(place.slot).binding.clone())
+    }
+
+    /// The status of a lease of any pool: that of its binding, else [`BindingStatus::Free`] or
+    /// [`BindingStatus::FreeBackup`]. `None` if there is neither binding nor pool.
+    #[must_use]
+    pub fn status(&self, lease: Lease) -> Option<BindingStatus> {
+        if let Some(status) =
+            self.with_lease(lease, |stripe, place| stripe.arena.slot(place.slot).binding.status)
+        {
+            return Some(status);
+        }
+        let (pool, index) = self.pools.locate(lease)?;
+        let free_backup = pool.is_backup(index);
+        Some(if free_backup { BindingStatus::FreeBackup } else { BindingStatus::Free })
     }
 
     /// Shows every binding, one stripe at a time: what changes meanwhile is seen before or after
@@ -223,6 +244,7 @@ impl LeaseTable {
     /// which harms nobody.
     pub fn mark_unstored(&self, lease: Lease) {
         self.with_lease(lease, |stripe, place| stripe.arena.at(place.slot).set_stored(false));
+        self.free_updates.mark_unstored(lease);
     }
 
     /// Pushes every binding that [`LeaseTable::mark_unstored`] noted, with its stamp.
@@ -232,6 +254,7 @@ impl LeaseTable {
             let unstored = stripe.arena.iter().filter(|(_, slot)| !slot.is_stored());
             unstored.for_each(|(_, slot)| sink.push(&slot.binding, slot.stamp()));
         }
+        self.free_updates.push_unstored(sink);
     }
 
     /// Takes back all notes of [`LeaseTable::mark_unstored`].
@@ -239,6 +262,7 @@ impl LeaseTable {
         for stripe in &self.stripes {
             stripe.0.lock().arena.iter_mut().for_each(|slot| slot.set_stored(true));
         }
+        self.free_updates.clear_unstored();
     }
 
     fn next_stamp(&self) -> u64 {
@@ -290,6 +314,18 @@ impl LeaseTable {
 
     /// Drops the record of a lease and makes the lease available. The last stamp has been taken.
     fn free(&self, stripe: &mut Stripe, place: Place) {
+        // A prefix that becomes free is the primary's again (RFC 8156 section 4.2.2).
+        self.free_for(stripe, place, false, None);
+    }
+
+    /// As [`LeaseTable::free`], and says whose a prefix is and what the partner has to hear of it.
+    fn free_for(
+        &self,
+        stripe: &mut Stripe,
+        place: Place,
+        to_secondary: bool,
+        update: Option<FreeUpdate>,
+    ) {
         let lease = stripe.arena.slot(place.slot).binding.lease;
         stripe.remove(place.slot, |key| self.hashes.client(&key).h1);
         let strays = if self.pools.find_lease(lease).is_some() {
@@ -299,7 +335,7 @@ impl LeaseTable {
             Some(self.strays.lock())
         };
         let entry = self.index.lock(self.name(&lease));
-        self.give_back(lease, place, entry, strays);
+        self.give_back(lease, place, entry, strays, to_secondary, update);
     }
 
     /// Takes a lease out of the index and gives it back to its pool, if it has one.
@@ -312,11 +348,17 @@ impl LeaseTable {
         place: Place,
         mut entry: LeaseGuard<'_>,
         strays: Option<StrayGuard<'_>>,
+        to_secondary: bool,
+        update: Option<FreeUpdate>,
     ) {
         entry.remove(place);
         if let Some((pool, index)) = self.pools.locate(lease) {
-            // A prefix that becomes free is the primary's again (RFC 8156 section 4.2.2).
-            pool.set_backup(index, false);
+            // What was to be said before the lease had the record is out of date.
+            match update {
+                Some(update) => self.free_updates.insert(lease, update, pool),
+                None => _ = self.free_updates.remove(lease, pool),
+            }
+            pool.set_backup(index, to_secondary);
             pool.count_in_use(false);
             if !pool.is_dense() || !strays.is_some_and(|strays| strays.overlap(lease)) {
                 pool.put_back(index);

@@ -6,7 +6,8 @@ use parking_lot::MutexGuard;
 
 use super::{LeaseTable, Terms, stripe::Stripe};
 use crate::{
-    AbsoluteTime, Binding, BindingStatus, ClientDuid, ClientKey, Lease, PoolId, UpdateSink,
+    AbsoluteTime, Binding, BindingStatus, ClientDuid, ClientKey, Lease, Ownership, PoolId,
+    UpdateSink,
     arena::{Arena, NIL},
     index::Place,
     pool::{Pool, dense_index},
@@ -79,6 +80,24 @@ impl<'a> ClientGuard<'a> {
         self.find(lease).is_some_and(|slot| self.stripe.arena.slot(slot).is_stored())
     }
 
+    /// Whether [`ClientGuard::extend`] would extend the lease.
+    #[must_use]
+    pub fn is_extendable(&self, lease: Lease) -> bool {
+        self.find(lease).is_some_and(|number| self.extendable_pool(number).is_some())
+    }
+
+    /// The preferred and valid lifetime that the association would be given with this lease, its own
+    /// or a new one: for an ADVERTISE.
+    #[must_use]
+    pub fn lifetimes(&self, lease: Lease, terms: &Terms, now: AbsoluteTime) -> (u32, u32) {
+        let acked = self.find(lease).map_or(AbsoluteTime::ZERO, |number| {
+            self.stripe.arena.slot(number).binding.acked_partner_lifetime
+        });
+        let pools = &self.table.pools;
+        let pool = pools.find(lease, self.key.kind).map(|id| pools.pool(id));
+        actual(pool, acked, terms, now)
+    }
+
     /// The lease that [`ClientGuard::grant`] would give now, for an ADVERTISE. Nothing is claimed.
     ///
     /// The same client is shown the same lease as long as it is available, whatever it had in
@@ -98,6 +117,9 @@ impl<'a> ClientGuard<'a> {
 
     /// Gives a lease of the pool to the association: claims it, makes an
     /// [`BindingStatus::Active`] binding and pushes that. `None` if no lease is available.
+    ///
+    /// The lifetimes are those of [`Terms::actual`] for a lease of which the partner has
+    /// acknowledged nothing, in pools of a pair.
     pub fn grant(
         &mut self,
         pool: PoolId,
@@ -111,13 +133,16 @@ impl<'a> ClientGuard<'a> {
         let hint = hint.filter(|hint| pool.index(*hint).is_some_and(|index| pool.is_mine(index)));
         let number = if pool.is_dense() {
             let lease = self.claim_dense(pool, hint)?;
-            let number = self.insert(lease, terms, now);
-            let entered = table.index.lock(table.name(&lease)).insert(self.place(number));
+            let number = self.insert(pool, lease, terms, now);
+            let mut entry = table.index.lock(table.name(&lease));
+            let entered = entry.insert(self.place(number));
             assert!(entered, "an available lease was in the index: {lease}");
+            pool.set_bound(pool.index(lease).expect("a lease of this pool"));
+            drop(entry);
             number
         } else {
             let first = pool.lease(0);
-            let number = self.insert(first, terms, now);
+            let number = self.insert(pool, first, terms, now);
             let place = self.place(number);
             let mut leases = hint.into_iter().chain(self.sparse_leases(pool));
             let claimed = leases.find(|lease| {
@@ -148,8 +173,11 @@ impl<'a> ClientGuard<'a> {
     /// extended even when it is over, as long as the sweep has not ended it.
     ///
     /// `None` if the association does not have the lease, if the lease is in no pool any more, or
-    /// if its status forbids it: what expired or was released in a pair may already be on its way
-    /// to somebody else (RFC 8156 section 4.2.2.1), and an abandoned lease is nobody's.
+    /// if its status forbids it: what expired or was released in a pair is on its way to somebody
+    /// else once the partner may have heard of it (RFC 8156 section 4.2.2.1), and an abandoned
+    /// lease is nobody's.
+    ///
+    /// In pools of a pair the lifetimes are those of [`Terms::actual`].
     pub fn extend(
         &mut self,
         lease: Lease,
@@ -158,19 +186,10 @@ impl<'a> ClientGuard<'a> {
         sink: &mut impl UpdateSink,
     ) -> Option<&Binding> {
         let number = self.find(lease)?;
-        let pool = self.table.pools.find(lease, self.key.kind)?;
-        match self.stripe.arena.slot(number).binding.status {
-            BindingStatus::Active => {}
-            BindingStatus::Expired | BindingStatus::Released if self.table.is_sole(Some(pool)) => {}
-            _ => return None,
-        }
+        let pool = self.extendable_pool(number)?;
         self.stripe.set_status(number, BindingStatus::Active, now);
         let slot = self.stripe.arena.at(number);
-        let binding = &mut slot.binding;
-        binding.preferred_lifetime = terms.preferred_lifetime;
-        binding.valid_lifetime = terms.valid_lifetime;
-        binding.client_last_transaction_time = now;
-        binding.state_expiration_time = now.plus(terms.valid_lifetime);
+        begin_lifetimes(&mut slot.binding, pool, terms, now);
         slot.set_stamp(self.table.next_stamp());
         sink.push(&slot.binding, slot.stamp());
         let due = slot.binding.state_expiration_time;
@@ -228,26 +247,38 @@ impl<'a> ClientGuard<'a> {
         iter::successors(first, next).find(|slot| arena.slot(*slot).binding.lease == lease)
     }
 
+    /// The pool of a lease that may be extended.
+    fn extendable_pool(&self, number: u32) -> Option<&'a Pool> {
+        let slot = self.stripe.arena.slot(number);
+        let pools = &self.table.pools;
+        let pool = pools.pool(pools.find(slot.binding.lease, self.key.kind)?);
+        let extendable = match slot.binding.status {
+            BindingStatus::Active => true,
+            BindingStatus::Expired | BindingStatus::Released => {
+                pool.ownership() == Ownership::Sole || !slot.is_told()
+            }
+            _ => false,
+        };
+        extendable.then_some(pool)
+    }
+
     fn find_active(&self, lease: Lease) -> Option<u32> {
         self.find(lease)
             .filter(|slot| self.stripe.arena.slot(*slot).binding.status == BindingStatus::Active)
     }
 
     /// A record of this association that is not in the lease index yet.
-    fn insert(&mut self, lease: Lease, terms: &Terms, now: AbsoluteTime) -> u32 {
-        let binding = Binding {
+    fn insert(&mut self, pool: &Pool, lease: Lease, terms: &Terms, now: AbsoluteTime) -> u32 {
+        let mut binding = Binding {
             lease,
             kind: self.key.kind,
             status: BindingStatus::Active,
             duid: ClientDuid::new(self.key.duid),
             iaid: self.key.iaid,
-            preferred_lifetime: terms.preferred_lifetime,
-            valid_lifetime: terms.valid_lifetime,
-            client_last_transaction_time: now,
-            state_expiration_time: now.plus(terms.valid_lifetime),
             start_time_of_state: now,
             ..Binding::EMPTY
         };
+        begin_lifetimes(&mut binding, pool, terms, now);
         let hashes = &self.table.hashes;
         // Any stamp: the real one follows before the stripe is unlocked.
         let number = self.stripe.insert(self.hash, binding, 1, |key| hashes.client(&key).h1);
@@ -292,6 +323,33 @@ impl<'a> ClientGuard<'a> {
             .filter(|&index| pool.is_mine(index))
             .map(|index| pool.lease(index))
     }
+}
+
+/// The lifetimes for a lease of this pool.
+fn actual(
+    pool: Option<&Pool>,
+    acked_partner_lifetime: AbsoluteTime,
+    terms: &Terms,
+    now: AbsoluteTime,
+) -> (u32, u32) {
+    if pool.is_none_or(|pool| pool.ownership() == Ownership::Sole) {
+        return (terms.preferred_lifetime, terms.valid_lifetime);
+    }
+    terms.actual(acked_partner_lifetime, now)
+}
+
+/// Gives the client of an active binding its lifetimes, counted from now; in a pair also what the
+/// partner is to be told (RFC 8156 section 4.4).
+fn begin_lifetimes(binding: &mut Binding, pool: &Pool, terms: &Terms, now: AbsoluteTime) {
+    let (preferred, valid) = actual(Some(pool), binding.acked_partner_lifetime, terms, now);
+    if pool.ownership() != Ownership::Sole {
+        binding.partner_lifetime = terms.partner_lifetime(valid, now);
+        binding.update_pending = true;
+    }
+    binding.preferred_lifetime = preferred;
+    binding.valid_lifetime = valid;
+    binding.client_last_transaction_time = now;
+    binding.state_expiration_time = now.plus(valid);
 }
 
 impl LeaseTable {

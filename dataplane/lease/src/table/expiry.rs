@@ -93,7 +93,8 @@ impl LeaseTable {
         }
     }
 
-    /// Changes a record's status under a new stamp and pushes the update.
+    /// Changes a record's status under a new stamp and pushes the update. In a pair the partner
+    /// has to hear of it, unless it has: what is free there was agreed upon.
     pub(super) fn change_status(
         &self,
         stripe: &mut Stripe,
@@ -107,6 +108,8 @@ impl LeaseTable {
         if status != BindingStatus::Abandoned {
             slot.binding.state_expiration_time = AbsoluteTime::ZERO;
         }
+        slot.binding.update_pending = status != BindingStatus::Free
+            && !self.is_sole(self.pools.find_lease(slot.binding.lease));
         slot.set_stamp(self.next_stamp());
         sink.push(&slot.binding, slot.stamp());
     }

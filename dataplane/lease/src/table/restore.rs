@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::LeaseTable;
+use super::{LeaseTable, free_updates::FreeUpdate};
 use crate::{
-    Binding, BindingStatus, Record,
+    Binding, BindingStatus, Ownership, Record,
+    arena::STAMP_MAX,
     index::{LeaseName, Place},
 };
 
@@ -14,11 +15,12 @@ impl LeaseTable {
     /// [`LeaseTable::finish_restore`], before the first client is served.
     ///
     /// A binding whose lease is in no pool is kept until it ends. So is an active one that is
-    /// over; the sweep ends it. A record of a free lease frees it, and says whose it is.
+    /// over; the sweep ends it. A record of a free lease frees it, and says whose it is; if it has
+    /// [`Binding::update_pending`], the partner has yet to hear that.
     pub fn restore(&self, record: Record) {
         let Record { binding, stamp } = record;
         // What no table ever wrote; the order among such records is lost, nothing else.
-        let stamp = stamp.clamp(1, u64::MAX >> 2);
+        let stamp = stamp.clamp(1, STAMP_MAX);
         self.stamp.fetch_max(stamp, Ordering::Relaxed);
         if matches!(binding.status, BindingStatus::Free | BindingStatus::FreeBackup) {
             self.restore_free(&binding, stamp);
@@ -75,6 +77,9 @@ impl LeaseTable {
                     let slot = stripe.insert(hash, binding, stamp, rehash);
                     entry.insert(Place { stripe: number, slot });
                     if let Some((pool, index)) = in_pool {
+                        // What was to be said of the free lease is out of date.
+                        self.free_updates.remove(lease, pool);
+                        pool.set_bound(index);
                         pool.count_in_use(true);
                         pool.take_out(index);
                     } else if let Some(strays) = &mut strays {
@@ -84,6 +89,8 @@ impl LeaseTable {
                     slot
                 }
             };
+            // Nobody knows any more what the partner has been told of the end of a lease.
+            stripe.arena.at(slot).set_told();
             stripe.enqueue(slot, due);
             return;
         }
@@ -106,9 +113,16 @@ impl LeaseTable {
                 continue;
             }
             entry.set_freed(stamp);
-            if let Some((pool, index)) = self.pools.locate(lease)
-                && pool.has_backup()
-            {
+            let Some((pool, index)) = self.pools.locate(lease) else { return };
+            if pool.ownership() != Ownership::Sole {
+                if binding.update_pending {
+                    let update = FreeUpdate::restored(binding.clone(), stamp, pool);
+                    self.free_updates.insert(lease, update, pool);
+                } else {
+                    self.free_updates.remove(lease, pool);
+                }
+            }
+            if pool.has_backup() {
                 pool.claim(index);
                 pool.set_backup(index, binding.status == BindingStatus::FreeBackup);
                 if !strays.overlap(lease) {
@@ -134,7 +148,7 @@ impl LeaseTable {
             return false;
         }
         stripe.remove(holder.slot, |key| self.hashes.client(&key).h1);
-        self.give_back(newer.lease, holder, entry, Some(strays));
+        self.give_back(newer.lease, holder, entry, Some(strays), false, None);
         true
     }
 }

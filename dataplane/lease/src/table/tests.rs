@@ -1,4 +1,7 @@
 mod model;
+mod partner;
+mod partner_model;
+mod partner_stress;
 mod stress;
 
 use super::*;
@@ -33,6 +36,31 @@ fn client(number: u32) -> [u8; 10] {
 
 fn na(duid: &[u8]) -> ClientKey<'_> {
     ClientKey { duid, kind: IaKind::Na, iaid: IaId(1) }
+}
+
+/// The primary has given a free prefix to the secondary, or taken it from there, and the other has
+/// agreed.
+fn own(
+    table: &LeaseTable,
+    lease: Lease,
+    status: BindingStatus,
+    sink: &mut impl UpdateSink,
+) -> bool {
+    let decide = |binding: &Binding| match binding.status {
+        BindingStatus::Free | BindingStatus::FreeBackup => {
+            Verdict::Store(Binding { status, ..binding.clone() })
+        }
+        _ => Verdict::Keep,
+    };
+    table.apply(lease, decide, sink)
+}
+
+fn give(table: &LeaseTable, lease: Lease, sink: &mut impl UpdateSink) -> bool {
+    own(table, lease, BindingStatus::FreeBackup, sink)
+}
+
+fn take(table: &LeaseTable, lease: Lease, sink: &mut impl UpdateSink) -> bool {
+    own(table, lease, BindingStatus::Free, sink)
 }
 
 #[test]

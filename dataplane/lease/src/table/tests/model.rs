@@ -12,7 +12,7 @@ struct Held {
     client: u32,
     kind: IaKind,
     status: BindingStatus,
-    /// Of the valid lifetime or of the quarantine.
+    /// Of the valid lifetime or of the quarantine; 0 when that is over.
     end: u32,
 }
 
@@ -213,8 +213,12 @@ fn run(table: &LeaseTable, steps: &[Step], sink: &mut UpdateBatch) -> Result<Mod
                     table.lock(ClientKey { duid: &duid, kind: held.kind, iaid: IaId(1) });
                 let terms = Terms::unlimited(valid / 2, valid);
                 let extended = guard.extend(*lease, &terms, now, sink).is_some();
-                prop_assert_eq!(extended, held.status == BindingStatus::Active);
+                // What ended stays the client's as long as the partner has not heard of it.
+                let is_over =
+                    matches!(held.status, BindingStatus::Abandoned | BindingStatus::Reset);
+                prop_assert_eq!(extended, !is_over);
                 if extended {
+                    held.status = BindingStatus::Active;
                     held.end = now.plus(valid).0;
                 }
             }
@@ -229,6 +233,7 @@ fn run(table: &LeaseTable, steps: &[Step], sink: &mut UpdateBatch) -> Result<Mod
                 prop_assert_eq!(released, held.status == BindingStatus::Active);
                 if released {
                     held.status = BindingStatus::Released;
+                    held.end = 0;
                     if is_sole(table, *lease) {
                         model.free(*lease);
                     }
@@ -279,21 +284,20 @@ fn run(table: &LeaseTable, steps: &[Step], sink: &mut UpdateBatch) -> Result<Mod
                     let abandoned = held.status == BindingStatus::Abandoned;
                     held.status =
                         if abandoned { BindingStatus::Reset } else { BindingStatus::Expired };
-                    if abandoned {
-                        held.end = table.binding(lease).unwrap().state_expiration_time.0;
-                    }
+                    held.end = 0;
                 }
             }
             Step::Give { number } | Step::Take { number } => {
                 let pool = 5 + u16::from(number % 2);
                 let lease = lease(table, pool, number);
-                let give = matches!(step, Step::Give { .. });
+                let to_secondary = matches!(step, Step::Give { .. });
                 let done =
-                    if give { table.give(lease, now, sink) } else { table.take(lease, now, sink) };
+                    if to_secondary { give(table, lease, sink) } else { take(table, lease, sink) };
                 prop_assert_eq!(done, !model.held.contains_key(&lease));
                 if done {
-                    model.backup.insert(lease, give);
-                    let status = if give { BindingStatus::FreeBackup } else { BindingStatus::Free };
+                    model.backup.insert(lease, to_secondary);
+                    let status =
+                        if to_secondary { BindingStatus::FreeBackup } else { BindingStatus::Free };
                     prop_assert_eq!(table.status(lease), Some(status));
                 }
             }

@@ -148,9 +148,9 @@ fn a_prefix_is_never_granted_and_given_away() {
                     random = random.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
                     let lease = leases[(random >> 20) as usize % 16];
                     if random >> 31 == 0 {
-                        table.give(lease, T0, &mut sink);
+                        give(table, lease, &mut sink);
                     } else {
-                        table.take(lease, T0, &mut sink);
+                        take(table, lease, &mut sink);
                     }
                     sink.clear();
                 }
@@ -169,7 +169,7 @@ fn a_prefix_is_never_granted_and_given_away() {
                 let lease = binding.lease;
                 drop(guard);
                 for _ in 0..50 {
-                    assert!(!table.give(lease, T0, &mut sink), "{lease} is taken");
+                    assert!(!give(table, lease, &mut sink), "{lease} is taken");
                     assert_eq!(table.status(lease), Some(BindingStatus::Active));
                     assert!(leases.contains(&lease));
                 }
@@ -179,7 +179,7 @@ fn a_prefix_is_never_granted_and_given_away() {
     let mut free = 0;
     let mut sink = UpdateBatch::default();
     for lease in &leases {
-        free += u64::from(table.take(*lease, T0, &mut sink));
+        free += u64::from(take(&table, *lease, &mut sink));
     }
     assert_eq!(table.pools().available(PoolId(0)), free);
     assert_eq!(table.pools().in_use(PoolId(0)), 16 - free);

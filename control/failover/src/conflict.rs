@@ -1,0 +1,188 @@
+//! Whether an update of the partner's is accepted (RFC 8156 section 7.5.4).
+//!
+//! Both servers judge by the same table, each seeing the other's version as received and its own as
+//! stored. So that they do not both accept, or both reject, two rules go beyond the letter of the
+//! RFC:
+//!
+//! - Times are compared to the second, with a fixed order for ties. Taking times up to 5 seconds
+//!   apart for equal (section 7.5.1, a SHOULD) gives verdicts that depend on who looks.
+//! - The time of a stored lease is found as that of a received one is.
+//!
+//! And where one version says that a client may use the lease now, it must not fall to one that
+//! says nothing about this client: see [`addition`].
+
+use std::cmp::Ordering;
+
+use gemel_lease::{AbsoluteTime, Binding, BindingStatus};
+use gemel_wire::{StatusCode, failover::SKEW_SECS_MAX};
+
+use crate::{Role, update::Update};
+
+/// What is said to an update.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Decision {
+    /// It is taken over.
+    Accept,
+    /// It is rejected with this status code.
+    Reject(StatusCode),
+    /// It is rejected with OutdatedBindingInformation, but the partner need not be told of what is
+    /// known here: it will hear of that anyway within seconds.
+    RejectForNow,
+}
+
+/// A cell of figure 4.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Rule {
+    /// "accept": the later one wins.
+    Later,
+    /// "time(1)": only when the lease has ended here, too.
+    Ended,
+    /// "time(2)": only if the client has been heard, or else has got the lease, since this state
+    /// began.
+    HeardSince,
+    /// "accept(3)": by client.
+    ByClient,
+}
+
+/// Figure 4. Rows: ACTIVE, EXPIRED, RELEASED, FREE or FREE-BACKUP, RESET, ABANDONED in this
+/// server's table; columns: ACTIVE, EXPIRED, RELEASED, FREE or FREE-BACKUP, RESET or ABANDONED
+/// received.
+const RULES: [[Rule; 5]; 6] = {
+    use Rule::{ByClient, Ended, HeardSince, Later};
+    [
+        [ByClient, Ended, Later, Ended, Later],
+        [Later, Later, Later, Later, Later],
+        [Later, Later, Later, Later, Later],
+        [Later, Later, Later, Later, Later],
+        [HeardSince, Later, Later, Later, Later],
+        [Later, Later, Later, Later, Later],
+    ]
+};
+
+fn rule(ours: BindingStatus, received: BindingStatus) -> Rule {
+    let row = match ours {
+        BindingStatus::Active => 0,
+        BindingStatus::Expired => 1,
+        BindingStatus::Released => 2,
+        BindingStatus::PendingFree | BindingStatus::Free | BindingStatus::FreeBackup => 3,
+        BindingStatus::Reset => 4,
+        BindingStatus::Abandoned => 5,
+    };
+    let column = match received {
+        BindingStatus::Active => 0,
+        BindingStatus::Expired => 1,
+        BindingStatus::Released => 2,
+        BindingStatus::PendingFree | BindingStatus::Free | BindingStatus::FreeBackup => 3,
+        BindingStatus::Reset | BindingStatus::Abandoned => 4,
+    };
+    RULES[row][column]
+}
+
+/// Judges an update about the lease of which `ours` is known here.
+pub(crate) fn decide(
+    ours: &Binding,
+    received: &Update<'_>,
+    role: Role,
+    now: AbsoluteTime,
+) -> Decision {
+    if let Some(decision) = addition(ours, received, now) {
+        return decision;
+    }
+    let outdated = Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION);
+    let heard_since = received.clt.unwrap_or(received.start) > ours.start_time_of_state;
+    let (accept, otherwise) = match rule(ours.status, received.status) {
+        Rule::Later => (is_later(ours, received, role), outdated),
+        Rule::Ended => (now >= ours.state_expiration_time, not_ended(ours, now)),
+        Rule::HeardSince => (heard_since, outdated),
+        Rule::ByClient => (
+            received.is_of_client(ours) || heard_since || role == Role::Secondary,
+            Decision::Reject(StatusCode::ADDRESS_IN_USE),
+        ),
+    };
+    if accept { Decision::Accept } else { otherwise }
+}
+
+/// The lease runs on here. If its end is as near as the clocks may differ, this server's own sweep
+/// will say so to the partner in a moment.
+fn not_ended(ours: &Binding, now: AbsoluteTime) -> Decision {
+    if ours.state_expiration_time.remaining(now) <= SKEW_SECS_MAX {
+        return Decision::RejectForNow;
+    }
+    Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION)
+}
+
+/// What the table does not say: a lease that a client may use now yields to nothing that does not
+/// concern this client, and one that has ended yields to what comes after an end. All this holds
+/// for either server's version, so that the verdicts fit.
+fn addition(ours: &Binding, received: &Update<'_>, now: AbsoluteTime) -> Option<Decision> {
+    use BindingStatus::{Active, Expired, Free, FreeBackup, PendingFree, Released, Reset};
+    let outdated = Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION);
+    let same_client = received.is_of_client(ours);
+    let received_runs = now < received.state_expiration_time;
+    match (ours.status, received.status) {
+        (Active, Active) if !same_client => match (ours.is_active(now), received_runs) {
+            (true, false) => Some(outdated),
+            (false, true) => Some(Decision::Accept),
+            _ => None,
+        },
+        (Active, Released) if !same_client && ours.is_active(now) => Some(outdated),
+        (Released, Active) if !same_client && received_runs => Some(Decision::Accept),
+        // Both say that the lease is nobody's; it does not matter whose news are later.
+        (Expired | Released | Reset, Expired | Released | Reset) => Some(Decision::Accept),
+        (Expired, Active) if received_runs => Some(Decision::Accept),
+        (Expired, Active) => Some(outdated),
+        (Free | FreeBackup | PendingFree, Active) if received_runs => Some(Decision::Accept),
+        // Without an update of ours, the partner may know of a lease what is unknown here.
+        (Free | FreeBackup | PendingFree, Active) if ours.update_pending => Some(outdated),
+        _ => None,
+    }
+}
+
+/// Whether the received version is the later one. Exactly one server says so, unless both have
+/// the same version.
+fn is_later(ours: &Binding, received: &Update<'_>, role: Role) -> bool {
+    let heard = ours.client_last_transaction_time;
+    let heard = (heard != AbsoluteTime::ZERO).then_some(heard);
+    let our_time = time(ours.status, heard, ours.start_time_of_state);
+    let their_time = time(received.status, received.clt, received.start);
+    let order = their_time
+        .cmp(&our_time)
+        .then(rank(received.status).cmp(&rank(ours.status)))
+        .then(received.state_expiration_time.cmp(&ours.state_expiration_time));
+    match order {
+        Ordering::Greater => true,
+        Ordering::Less => false,
+        // A resend, or something that has no right answer: then the primary's version stays.
+        Ordering::Equal => {
+            let same = received.status == ours.status && received.is_of_client(ours);
+            same || role == Role::Secondary
+        }
+    }
+}
+
+/// The time by which a version is judged.
+fn time(status: BindingStatus, clt: Option<AbsoluteTime>, start: AbsoluteTime) -> AbsoluteTime {
+    match status {
+        BindingStatus::Active | BindingStatus::Expired | BindingStatus::Released => {
+            clt.unwrap_or(start)
+        }
+        // No client is heard after it, and time(2) compares with this, too.
+        BindingStatus::Reset => start,
+        _ => clt.map_or(start, |clt| clt.max(start)),
+    }
+}
+
+/// How far in its life a lease is.
+fn rank(status: BindingStatus) -> u8 {
+    match status {
+        BindingStatus::Active => 0,
+        BindingStatus::Expired => 1,
+        BindingStatus::Released => 2,
+        BindingStatus::Abandoned => 3,
+        BindingStatus::Reset => 4,
+        BindingStatus::PendingFree | BindingStatus::Free | BindingStatus::FreeBackup => 5,
+    }
+}
+
+#[cfg(test)]
+mod tests;

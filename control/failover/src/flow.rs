@@ -1,0 +1,355 @@
+//! Binding updates between the partners (RFC 8156 section 7): which are sent when, what is answered
+//! to the partner's, and the balance of prefixes.
+//!
+//! What has to be sent comes from two sources. The queue has the leases that have just changed. A
+//! walk goes through the table stripe by stripe; it finds what was pending before, what the queue
+//! could not take, and what the partner asks for (UPDREQ, UPDREQALL). Either way the lease is sent
+//! as it is at that moment, and only if the partner does not know it yet. The window bounds what is
+//! on its way.
+
+mod counters;
+mod held;
+mod pools;
+mod queue;
+mod receive;
+mod reply;
+mod send;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod window;
+
+use std::{collections::VecDeque, time::Duration};
+
+use gemel_lease::{AbsoluteTime, PoolId, Record, RecordIter};
+use gemel_wire::{MessageType, TransactionId, failover::FRAME_LEN_MAX};
+
+use crate::{Config, Env, Now, broken::Rule, outbox::Outbox};
+
+pub use counters::{FlowCounters, ResyncProgress, StatusCounts};
+use held::Held;
+use pools::Keeper;
+use queue::Queue;
+use walk::{Purpose, Walk};
+use window::Window;
+
+/// What the state of the endpoint allows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    /// Only replies to the partner's updates.
+    Quiet,
+    /// Besides, updates that the partner has asked for.
+    Answering,
+    /// All updates; the balance of prefixes is kept.
+    Normal,
+    /// The waits of section 8.4.1. The partner may be connected, in RECOVER: its requests are
+    /// answered.
+    PartnerDown {
+        /// When the state was entered.
+        since: AbsoluteTime,
+        /// In seconds.
+        mclt: u32,
+    },
+}
+
+/// BNDUPD messages without an answer that this server keeps track of, whatever the partner allows.
+const WINDOW_MAX: usize = 4096;
+/// Requests of the partner's that are kept at once; it has no reason for more than two.
+const REQUESTS_MAX: usize = 16;
+/// After this time rejected updates are sent again (section 7.5.4, "periodic scan").
+const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
+/// When to try again after the transport did not take messages away.
+const BLOCKED_INTERVAL: Duration = Duration::from_millis(10);
+/// The tag of updates that come from the queue.
+const QUEUE_TAG: u32 = 0;
+
+/// The flow of binding updates over one connection after another.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    config: Config,
+    pools: Pools,
+    is_connected: bool,
+    /// Changes go into the queue: everything before them has been or is being searched for.
+    is_flowing: bool,
+    queue: Queue,
+    window: Window,
+    held: Held,
+    /// This server's own walk, and the one to begin after it.
+    own: Option<Walk>,
+    next_own: Option<Purpose>,
+    /// The own walk is the one of [`Flow::send_pending`].
+    is_settling: bool,
+    requests: VecDeque<Walk>,
+    last_tag: u32,
+    /// Counts messages, to share the window between queue and walks.
+    turn: u32,
+    rescan_at: Option<Duration>,
+    blocked_until: Option<Duration>,
+    keeper: Keeper,
+    /// A batch was lost: what is in the table need not be in the store.
+    in_doubt: bool,
+    counters: FlowCounters,
+    group: Vec<Record>,
+    scratch: Box<[u8]>,
+}
+
+/// The pools of the relationship.
+#[derive(Debug)]
+struct Pools {
+    ids: Vec<PoolId>,
+    is_ours: Vec<bool>,
+}
+
+impl Pools {
+    fn contains(&self, id: PoolId) -> bool {
+        self.is_ours.get(usize::from(id.0)).is_some_and(|is_ours| *is_ours)
+    }
+}
+
+impl Flow {
+    pub(crate) fn new(config: &Config, pools: Vec<PoolId>) -> Self {
+        let mut is_ours = Vec::new();
+        for id in &pools {
+            let index = usize::from(id.0);
+            is_ours.resize(is_ours.len().max(index + 1), false);
+            is_ours[index] = true;
+        }
+        Self {
+            config: config.clone(),
+            pools: Pools { ids: pools, is_ours },
+            is_connected: false,
+            is_flowing: false,
+            queue: Queue::new(queue::LIMIT),
+            window: Window::default(),
+            held: Held::default(),
+            own: None,
+            next_own: None,
+            is_settling: false,
+            requests: VecDeque::new(),
+            last_tag: QUEUE_TAG,
+            turn: 0,
+            rescan_at: None,
+            blocked_until: None,
+            keeper: Keeper::default(),
+            in_doubt: false,
+            counters: FlowCounters::default(),
+            group: Vec::new(),
+            scratch: vec![0; 2 + FRAME_LEN_MAX].into(),
+        }
+    }
+
+    /// The handshake is done. Nothing is sent until [`Flow::poll`] is given a phase that allows it.
+    pub(crate) fn connect(&mut self, max_unacked: u32) {
+        self.disconnect();
+        let limit = usize::try_from(max_unacked).unwrap_or(WINDOW_MAX).clamp(1, WINDOW_MAX);
+        self.window.reset(limit);
+        self.is_connected = true;
+    }
+
+    /// Everything that belongs to the connection is forgotten.
+    pub(crate) fn disconnect(&mut self) {
+        self.is_connected = false;
+        self.is_flowing = false;
+        self.queue.reset();
+        self.window.reset(0);
+        self.held.clear();
+        self.own = None;
+        self.next_own = None;
+        self.is_settling = false;
+        self.requests.clear();
+        self.rescan_at = None;
+        self.blocked_until = None;
+        self.keeper.disconnect();
+    }
+
+    /// Updates of others are durable, in their stored form.
+    pub(crate) fn committed(&mut self, updates: &[u8], env: &mut Env<'_>) {
+        if !self.is_flowing {
+            return;
+        }
+        // These octets were never anywhere but in memory.
+        for record in RecordIter::new(updates).filter_map(Result::ok) {
+            let Record { binding, .. } = record;
+            let is_ours = |id| self.pools.contains(id);
+            if binding.update_pending
+                && env.table.pools().find(binding.lease, binding.kind).is_some_and(is_ours)
+            {
+                self.enqueue(binding.lease);
+            }
+        }
+    }
+
+    /// Some of what was committed has not been told.
+    pub(crate) fn missed(&mut self) {
+        if self.is_flowing {
+            self.walk(Purpose::Unsent);
+        }
+    }
+
+    /// NORMAL state has been entered: everything that is pending is sent; [`Flow::settled`] tells
+    /// when that is done.
+    pub(crate) fn send_pending(&mut self) {
+        self.is_flowing = self.is_connected;
+        self.is_settling = self.is_connected;
+        self.own = None;
+        self.next_own = None;
+        if self.is_connected {
+            self.walk(Purpose::Unacknowledged);
+        }
+    }
+
+    /// The partner's UPDREQ, or UPDREQALL.
+    pub(crate) fn answer_request(&mut self, all: bool, id: TransactionId) {
+        if self.is_connected && self.requests.len() < REQUESTS_MAX {
+            let tag = self.next_tag();
+            self.requests.push_back(Walk::new(Purpose::Request { all, id }, tag));
+        }
+    }
+
+    /// The partner's POOLREQ.
+    pub(crate) fn pool_request(&mut self, id: TransactionId) {
+        if self.is_connected {
+            self.keeper.request(id);
+        }
+    }
+
+    /// The fate of the batches up to `sequence`. False if updates were lost that the partner must
+    /// not believe stored: the connection has to be dropped.
+    pub(crate) fn stored(
+        &mut self,
+        sequence: u64,
+        stored: bool,
+        outbox: &mut Outbox,
+        _now: Now,
+    ) -> bool {
+        if stored {
+            self.held.release(sequence, outbox);
+            return true;
+        }
+        self.in_doubt = true;
+        self.held.lost(sequence);
+        false
+    }
+
+    /// Does what the phase allows, a bounded part of it. True if there is more that can be done at
+    /// once. Where the transport is what stands in the way, the driver calls again when that has
+    /// taken the messages; after [`Flow::next_timeout`] at the latest.
+    pub(crate) fn poll(&mut self, phase: Phase, env: &mut Env<'_>, outbox: &mut Outbox) -> bool {
+        self.blocked_until = None;
+        self.keep_pools(phase, env, outbox);
+        if !self.is_connected {
+            return false;
+        }
+        let more = match phase {
+            Phase::Quiet => return false,
+            Phase::Answering | Phase::PartnerDown { .. } => self.send_updates(false, env, outbox),
+            Phase::Normal => {
+                self.rescan_if_due(env.now.monotonic);
+                let sent = self.send_updates(true, env, outbox);
+                self.finish_own_walk() || sent
+            }
+        };
+        self.finish_requests(env, outbox);
+        more
+    }
+
+    /// Whether all that [`Flow::send_pending`] found has been answered.
+    pub(crate) fn settled(&self) -> bool {
+        !self.is_settling
+    }
+
+    /// When the oldest BNDUPD without an answer was sent.
+    pub(crate) fn oldest_unanswered(&self) -> Option<Duration> {
+        self.window.oldest()
+    }
+
+    /// When to call [`Flow::poll`] if nothing happens before.
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        let rescan = self.rescan_at.filter(|_| self.is_flowing);
+        [rescan, self.blocked_until, self.keeper.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// For the operator.
+    pub(crate) fn counters(&self) -> FlowCounters {
+        let request = self.requests.front();
+        FlowCounters {
+            queued: self.queue.len() as u64,
+            unacked: self.window.unanswered() as u64,
+            replies_waiting: self.held.frames(),
+            resync: request.map(|walk| {
+                let (stripes_done, stripes_total) = walk.progress();
+                ResyncProgress {
+                    all: matches!(walk.purpose, Purpose::Request { all: true, .. }),
+                    stripes_done,
+                    stripes_total,
+                    sent: walk.sent,
+                    unacked: walk.unanswered,
+                }
+            }),
+            ..self.counters.clone()
+        }
+    }
+
+    fn is_broken(&self, rule: Rule) -> bool {
+        self.config.broken == Some(rule)
+    }
+
+    /// Has a lease sent soon.
+    fn enqueue(&mut self, lease: gemel_lease::Lease) {
+        if self.is_flowing && !self.queue.push(lease) {
+            self.counters.overflows += 1;
+            // What was in the queue is in the table, and so is this one.
+            self.walk(Purpose::Unsent);
+        }
+    }
+
+    /// Begins an own walk, now or after the present one.
+    fn walk(&mut self, purpose: Purpose) {
+        if self.own.is_some() {
+            if self.next_own != Some(Purpose::Unacknowledged) {
+                self.next_own = Some(purpose);
+            }
+            return;
+        }
+        let tag = self.next_tag();
+        self.own = Some(Walk::new(purpose, tag));
+    }
+
+    fn next_tag(&mut self) -> u32 {
+        self.last_tag = self.last_tag.wrapping_add(1).max(QUEUE_TAG + 1);
+        self.last_tag
+    }
+
+    fn rescan_if_due(&mut self, now: Duration) {
+        if self.rescan_at.is_some_and(|at| at <= now) {
+            self.rescan_at = None;
+            self.walk(Purpose::Unacknowledged);
+        }
+    }
+
+    /// True if something may be done now that had to wait for the end of the walk.
+    fn finish_own_walk(&mut self) -> bool {
+        if !self.own.as_ref().is_some_and(Walk::is_done) {
+            return false;
+        }
+        self.own = None;
+        self.is_settling = false;
+        if let Some(purpose) = self.next_own.take() {
+            self.walk(purpose);
+        }
+        true
+    }
+
+    /// Sends UPDDONE for what is answered in full (section 5.3.7).
+    fn finish_requests(&mut self, env: &Env<'_>, outbox: &mut Outbox) {
+        let counters = &mut self.counters;
+        self.requests.retain(|walk| {
+            let Purpose::Request { id, .. } = walk.purpose else { return false };
+            if walk.is_done() {
+                outbox.bare(MessageType::UPDDONE, id, env.now);
+                counters.requests_done += 1;
+            }
+            !walk.is_done()
+        });
+    }
+}

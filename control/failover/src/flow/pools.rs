@@ -1,0 +1,193 @@
+//! Whose the free leases are: the balance of prefixes in NORMAL state (RFC 8156 section 4.2.2), and
+//! what becomes this server's in PARTNER-DOWN (section 8.4.1).
+
+use std::{collections::VecDeque, time::Duration};
+
+use gemel_lease::{AbsoluteTime, Lease, PoolId, PoolRange};
+use gemel_wire::{MessageType, TransactionId};
+
+use super::{Flow, Phase, REQUESTS_MAX};
+use crate::{
+    Env, Role,
+    balance::{self, Move},
+    broken::Rule,
+    outbox::Outbox,
+};
+
+/// Between two looks at the balance. There is no watch on the counts; this is soon enough for
+/// whatever changes them, and costs two loads for each pool.
+const BALANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Prefixes of one pool that change hands at once.
+const MOVE_MAX: u64 = 4096;
+/// Between two steps in PARTNER-DOWN state.
+const STEP_INTERVAL: Duration = Duration::from_millis(100);
+/// Steps in which the whole table is looked through: 10 seconds.
+const STEPS_PER_WALK: usize = 100;
+/// Prefixes of one pool that are taken over in one step.
+const TAKE_OVER_MAX: u64 = 1024;
+
+/// Keeps the pools.
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    /// POOLREQs to be answered.
+    requests: VecDeque<TransactionId>,
+    /// When to look at the balance, while that has to be kept.
+    balance_at: Option<Duration>,
+    /// A look at the balance had to be put off: at the next opportunity.
+    is_put_off: bool,
+    /// Prefixes that are on their way to another owner.
+    moving: Option<Moving>,
+    moved: Vec<Lease>,
+    /// When to go on in PARTNER-DOWN state.
+    step_at: Option<Duration>,
+    stripe: usize,
+}
+
+/// How far the last move is: prefixes are moved again only when it has been answered.
+#[derive(Clone, Copy, Debug)]
+enum Moving {
+    /// In the queue, before this mark.
+    Queue(u64),
+    /// In the window, before this mark.
+    Window(u64),
+}
+
+impl Keeper {
+    pub(super) fn request(&mut self, id: TransactionId) {
+        if self.requests.len() < REQUESTS_MAX {
+            self.requests.push_back(id);
+        }
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        self.requests.clear();
+        self.balance_at = None;
+        self.is_put_off = false;
+        self.moving = None;
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Duration> {
+        self.balance_at.into_iter().chain(self.step_at).min()
+    }
+}
+
+impl Flow {
+    /// Does what is due in this phase.
+    pub(super) fn keep_pools(&mut self, phase: Phase, env: &mut Env<'_>, outbox: &mut Outbox) {
+        if phase != Phase::Normal {
+            self.keeper.balance_at = None;
+        }
+        match phase {
+            Phase::PartnerDown { since, mclt } => self.step(since, mclt, env),
+            _ if self.is_broken(Rule::ReallocationWait) => self.free_step(|_| true, env),
+            _ => self.keeper.step_at = None,
+        }
+        if phase != Phase::Normal || !self.is_connected {
+            return;
+        }
+        if self.config.role == Role::Primary {
+            self.keep_balance(env);
+        }
+        for id in self.keeper.requests.drain(..) {
+            outbox.bare(MessageType::POOLRESP, id, env.now);
+        }
+    }
+
+    fn keep_balance(&mut self, env: &mut Env<'_>) {
+        let now = env.now.monotonic;
+        let asked = !self.keeper.requests.is_empty();
+        let is_due = self.keeper.balance_at.is_none_or(|at| at <= now);
+        if !(is_due || asked || self.keeper.is_put_off) {
+            return;
+        }
+        self.keeper.balance_at = Some(now + BALANCE_INTERVAL);
+        // A walk may be sending moves from before.
+        self.keeper.is_put_off = self.own.is_some() || self.is_moving();
+        if self.keeper.is_put_off {
+            return;
+        }
+        let mut moved = std::mem::take(&mut self.keeper.moved);
+        for index in 0..self.pools.ids.len() {
+            self.keep_pool(self.pools.ids[index], asked, env, &mut moved);
+        }
+        if moved.len() as u64 >= MOVE_MAX {
+            // There may be more to move.
+            self.keeper.is_put_off = true;
+        }
+        for lease in moved.drain(..) {
+            self.enqueue(lease);
+            self.keeper.moving = Some(Moving::Queue(self.queue.mark()));
+        }
+        self.keeper.moved = moved;
+    }
+
+    fn keep_pool(&mut self, id: PoolId, asked: bool, env: &mut Env<'_>, moved: &mut Vec<Lease>) {
+        let (table, now) = (env.table, env.now.wall);
+        let (primary, secondary) = table.prefix_balance(id);
+        match balance::balance(&self.config, primary, secondary, asked) {
+            Move::Stay => {}
+            Move::Give(count) => {
+                self.counters.prefixes_given +=
+                    table.give_prefixes(id, count.min(MOVE_MAX), now, moved, env.updates);
+            }
+            Move::Reclaim(count) => {
+                self.counters.prefixes_reclaimed +=
+                    table.reclaim_prefixes(id, count.min(MOVE_MAX), now, moved, env.updates);
+            }
+        }
+    }
+
+    fn is_moving(&mut self) -> bool {
+        if let Some(Moving::Queue(mark)) = self.keeper.moving
+            && self.queue.has_passed(mark)
+        {
+            self.keeper.moving = Some(Moving::Window(self.window.mark()));
+        }
+        if let Some(Moving::Window(mark)) = self.keeper.moving
+            && self.window.has_passed(mark)
+        {
+            self.keeper.moving = None;
+        }
+        self.keeper.moving.is_some()
+    }
+
+    /// A step in PARTNER-DOWN state.
+    fn step(&mut self, since: AbsoluteTime, mclt: u32, env: &mut Env<'_>) {
+        if self.keeper.step_at.is_some_and(|at| env.now.monotonic < at) {
+            return;
+        }
+        let now = env.now.wall;
+        let at_once = self.is_broken(Rule::ReallocationWait);
+        self.free_step(|binding| at_once || balance::wait_is_over(binding, since, mclt, now), env);
+        if now < since.plus(mclt) && !at_once {
+            return;
+        }
+        for &id in &self.pools.ids {
+            let pools = env.table.pools();
+            // This server's own part comes first, to the last lease.
+            if matches!(pools.config(id).range, PoolRange::Prefixes { .. })
+                && pools.available(id) == 0
+            {
+                self.counters.prefixes_taken_over +=
+                    env.table.take_over_prefixes(id, TAKE_OVER_MAX, now, env.updates);
+            }
+        }
+    }
+
+    /// Frees what `is_over` in some stripes, so that all have their turn within 10 seconds.
+    fn free_step(&mut self, is_over: impl Fn(&gemel_lease::Binding) -> bool, env: &mut Env<'_>) {
+        let now = env.now;
+        if self.keeper.step_at.is_some_and(|at| now.monotonic < at) {
+            return;
+        }
+        self.keeper.step_at = Some(now.monotonic + STEP_INTERVAL);
+        let stripes = env.table.stripe_count();
+        for _ in 0..stripes.div_ceil(STEPS_PER_WALK) {
+            let stripe = self.keeper.stripe % stripes;
+            self.keeper.stripe = stripe + 1;
+            let ours = |id| self.pools.contains(id);
+            let freed = env.table.free_after_wait(stripe, &is_over, ours, now.wall, env.updates);
+            self.counters.freed_after_wait += freed as u64;
+        }
+    }
+}

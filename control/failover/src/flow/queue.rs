@@ -1,0 +1,86 @@
+//! Leases that the partner has to hear of, in the order of their changes.
+
+use std::collections::VecDeque;
+
+use gemel_lease::{Lease, LeaseTable, Record};
+
+/// A bounded queue; what it cannot take is found again by a search through the table.
+#[derive(Debug)]
+pub(super) struct Queue {
+    leases: VecDeque<Lease>,
+    limit: usize,
+    /// What has been begun but belongs into the next message.
+    carry: Option<Record>,
+    /// Leases that have been taken out or dropped.
+    gone: u64,
+}
+
+/// Leases in the queue of a relationship: two thirds of a second at 100,000 updates per second.
+pub(super) const LIMIT: usize = 65_536;
+
+impl Queue {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { leases: VecDeque::new(), limit, carry: None, gone: 0 }
+    }
+
+    /// False if the queue was full: it is empty now, and the table has to be searched.
+    pub(super) fn push(&mut self, lease: Lease) -> bool {
+        if self.leases.len() >= self.limit {
+            self.clear();
+            return false;
+        }
+        self.leases.push_back(lease);
+        true
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.gone += self.leases.len() as u64;
+        self.leases.clear();
+    }
+
+    /// Forgets what has been begun, too: the connection is gone.
+    pub(super) fn reset(&mut self) {
+        self.clear();
+        self.carry = None;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.leases.is_empty() && self.carry.is_none()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.leases.len() + usize::from(self.carry.is_some())
+    }
+
+    /// The next update to be sent. Leases of which the partner has heard meanwhile are passed over;
+    /// each costs one of `budget`.
+    pub(super) fn next(&mut self, table: &LeaseTable, budget: &mut usize) -> Option<Record> {
+        if self.carry.is_some() {
+            return self.carry.take();
+        }
+        while *budget > 0 {
+            let lease = self.leases.pop_front()?;
+            self.gone += 1;
+            *budget -= 1;
+            if let Some(record) = table.begin_update(lease, false) {
+                return Some(record);
+            }
+        }
+        None
+    }
+
+    /// Puts the update back that [`Queue::next`] gave last.
+    pub(super) fn carry(&mut self, record: Record) {
+        self.carry = Some(record);
+    }
+
+    /// A point in the order of leases: all that are in the queue.
+    pub(super) fn mark(&self) -> u64 {
+        self.gone + self.leases.len() as u64
+    }
+
+    /// Whether all leases before the mark have been taken out and their updates sent.
+    pub(super) fn has_passed(&self, mark: u64) -> bool {
+        self.gone >= mark && (self.carry.is_none() || self.gone > mark)
+    }
+}

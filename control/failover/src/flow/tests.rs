@@ -1,0 +1,9 @@
+mod loss;
+mod messages;
+mod pair;
+mod prefixes;
+mod rate;
+mod resync;
+mod statuses;
+
+use pair::*;

@@ -1,0 +1,128 @@
+//! A search through the table for what the partner has to hear of, stripe by stripe.
+
+use gemel_lease::{BindingStatus, Collect, LeaseTable, PoolId, Record};
+use gemel_wire::TransactionId;
+
+/// Why the table is searched.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Purpose {
+    /// This server wants to know what it has not sent yet.
+    Unsent,
+    /// This server sends again what the partner has not acknowledged.
+    Unacknowledged,
+    /// The partner's UPDREQ or UPDREQALL.
+    Request { all: bool, id: TransactionId },
+}
+
+/// One search and the updates that came of it.
+#[derive(Debug)]
+pub(super) struct Walk {
+    pub(super) purpose: Purpose,
+    /// On its messages in the window.
+    pub(super) tag: u32,
+    /// The next stripe.
+    stripe: usize,
+    /// How many there are; not known before the first step.
+    stripes: Option<usize>,
+    /// What is left of the last stripe, in reverse.
+    records: Vec<Record>,
+    carry: Option<Record>,
+    /// Messages without an answer.
+    pub(super) unanswered: u64,
+    /// Leases sent.
+    pub(super) sent: u64,
+}
+
+impl Walk {
+    pub(super) fn new(purpose: Purpose, tag: u32) -> Self {
+        Self {
+            purpose,
+            tag,
+            stripe: 0,
+            stripes: None,
+            records: Vec::new(),
+            carry: None,
+            unanswered: 0,
+            sent: 0,
+        }
+    }
+
+    /// Whether everything has been sent.
+    pub(super) fn is_sent(&self) -> bool {
+        Some(self.stripe) == self.stripes && self.records.is_empty() && self.carry.is_none()
+    }
+
+    /// Whether everything has been sent and answered.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_sent() && self.unanswered == 0
+    }
+
+    /// The next update. A lease that need not be sent costs one of `budget`, and a stripe 16.
+    pub(super) fn next(
+        &mut self,
+        table: &LeaseTable,
+        pools: impl Fn(PoolId) -> bool,
+        budget: &mut usize,
+    ) -> Option<Record> {
+        if self.carry.is_some() {
+            return self.carry.take();
+        }
+        while *budget > 0 {
+            if let Some(record) = self.records.pop() {
+                *budget -= 1;
+                if let Some(record) = self.begin(record, table) {
+                    return Some(record);
+                }
+                continue;
+            }
+            if self.stripe == *self.stripes.get_or_insert_with(|| table.stripe_count()) {
+                return None;
+            }
+            let which = match self.purpose {
+                Purpose::Request { all: true, .. } => Collect::All,
+                _ => Collect::Pending,
+            };
+            table.collect(self.stripe, which, &pools, &mut self.records);
+            self.records.reverse();
+            self.stripe += 1;
+            *budget = budget.saturating_sub(16);
+        }
+        None
+    }
+
+    /// Stripes done, and all.
+    pub(super) fn progress(&self) -> (usize, usize) {
+        (self.stripe, self.stripes.unwrap_or(0))
+    }
+
+    /// Puts the update back that [`Walk::next`] gave last.
+    pub(super) fn carry(&mut self, record: Record) {
+        self.carry = Some(record);
+    }
+
+    /// The lease as it is now, if it still has to be sent.
+    fn begin(&self, record: Record, table: &LeaseTable) -> Option<Record> {
+        let lease = record.binding.lease;
+        match self.purpose {
+            Purpose::Unsent => table.begin_update(lease, false),
+            Purpose::Unacknowledged | Purpose::Request { all: false, .. } => {
+                table.begin_update(lease, true)
+            }
+            Purpose::Request { all: true, .. } => table
+                .begin_update(lease, true)
+                // Nothing is pending: either it is as it was when it was copied, or the partner has
+                // heard of the change and must not hear of the old state after it.
+                .or_else(|| is_unchanged(&record, table).then_some(record)),
+        }
+    }
+}
+
+fn is_unchanged(record: &Record, table: &LeaseTable) -> bool {
+    let binding = &record.binding;
+    match binding.status {
+        BindingStatus::Free | BindingStatus::FreeBackup => {
+            table.status(binding.lease) == Some(binding.status)
+        }
+        _ => table.binding(binding.lease).as_ref() == Some(binding),
+    }
+}

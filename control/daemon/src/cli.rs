@@ -4,18 +4,20 @@ use std::{
     io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    ca,
     config::{Config, ConfigErrors, LogFormat},
     ctl,
     leases::{self, LeaseView},
-    serve,
+    pair, serve,
 };
 
 /// Where the configuration is looked for unless told otherwise.
@@ -60,28 +62,95 @@ enum Command {
     /// Asks the running server
     Ctl {
         /// The configuration file, which names the control socket
-        #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+        #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT, global = true)]
         config: PathBuf,
         /// The control socket, in place of the configuration's
-        #[arg(long, value_name = "SOCKET")]
+        #[arg(long, value_name = "SOCKET", global = true)]
         socket: Option<PathBuf>,
         /// JSON as the server sends it
-        #[arg(long)]
+        #[arg(long, global = true)]
         json: bool,
-        /// What to ask
-        #[arg(value_enum)]
+        #[command(subcommand)]
         question: Question,
+    },
+    /// Makes certificates for the servers of a pair
+    Ca {
+        #[command(subcommand)]
+        command: CaCommand,
     },
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Debug, Subcommand)]
 enum Question {
-    /// State, interfaces, pools, store
+    /// State, interfaces, pools, store, failover
     Status,
     /// Every counter, summed over the workers
     Counters,
     /// The bindings in memory
     Leases,
+    /// The pair: its state, and commands to it
+    Failover {
+        #[command(subcommand)]
+        command: FailoverCommand,
+    },
+    /// Takes this server out of service, so that its partner serves, until `--undo` or a restart
+    Drain {
+        /// The relationship; all of them by default
+        #[arg(value_name = "NAME")]
+        relationship: Option<String>,
+        /// Takes service up again
+        #[arg(long)]
+        undo: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum FailoverCommand {
+    /// State of each relationship, its partner, updates, balance, certificates
+    Status,
+    /// Says that the partner is down and serves nobody, so that this server may use all leases
+    PartnerDown {
+        /// The relationship; needed if there are several
+        #[arg(value_name = "NAME")]
+        relationship: Option<String>,
+        /// You have made sure that the partner does not run
+        #[arg(long)]
+        confirm: bool,
+    },
+    /// Asks the partner for all that it knows, once more
+    Resync {
+        /// The relationship; needed if there are several
+        #[arg(value_name = "NAME")]
+        relationship: Option<String>,
+    },
+    /// Drops the connection; a new one is made
+    Disconnect {
+        /// The relationship; needed if there are several
+        #[arg(value_name = "NAME")]
+        relationship: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CaCommand {
+    /// Makes a certificate authority
+    Init {
+        /// The folder for its files, which is made
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+    /// Issues the certificate and key of one server
+    Issue {
+        /// The folder of the authority
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The server's name, which is `partner_name` in the other server's configuration
+        #[arg(long)]
+        name: String,
+        /// How long it is valid
+        #[arg(long, default_value_t = ca::DAYS_DEFAULT)]
+        days: u32,
+    },
 }
 
 /// Runs the command line of this process.
@@ -91,7 +160,8 @@ pub fn main() -> ExitCode {
         Command::Serve { config } => serve(&config),
         Command::Check { config } => Ok(check(&config)),
         Command::Leases { config, store, json } => list_store(&config, store, json),
-        Command::Ctl { config, socket, json, question } => ask(&config, socket, json, question),
+        Command::Ctl { config, socket, json, question } => ask(&config, socket, json, &question),
+        Command::Ca { command } => make_certificates(&command),
     };
     match result {
         Ok(code) => code,
@@ -121,6 +191,25 @@ fn check(path: &Path) -> ExitCode {
         Ok(config) => {
             for warning in &config.warnings {
                 eprintln!("{warning}");
+            }
+            // Only what can be read on this host: the files of certificates.
+            let mut unusable = false;
+            for failover in &config.failover {
+                match pair::open_tls(failover) {
+                    Ok(Some(tls)) => {
+                        if let Some(warning) = tls.expiry_warning(SystemTime::now()) {
+                            eprintln!("{}: failover[{}]: {warning}", path.display(), failover.name);
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        eprintln!("{}: {error:#}", path.display());
+                        unusable = true;
+                    }
+                }
+            }
+            if unusable {
+                return ExitCode::from(EXIT_USAGE);
             }
             println!("{}: no errors, {} warnings", path.display(), config.warnings.len());
             ExitCode::SUCCESS
@@ -169,7 +258,22 @@ fn list_store(config: &Path, store: Option<PathBuf>, json: bool) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(config: &Path, socket: Option<PathBuf>, json: bool, question: Question) -> Result<ExitCode> {
+fn ask(
+    config: &Path,
+    socket: Option<PathBuf>,
+    json: bool,
+    question: &Question,
+) -> Result<ExitCode> {
+    if let Question::Failover { command: FailoverCommand::PartnerDown { confirm: false, .. } } =
+        question
+    {
+        eprintln!(
+            "gemel: partner-down tells this server that its partner serves nobody, now and until it \
+             has been in contact again. If the partner does serve, both give the same leases to \
+             different clients. Make sure that it is off, then run the command again with --confirm."
+        );
+        return Ok(ExitCode::from(EXIT_USAGE));
+    }
     let socket = match socket {
         Some(socket) => socket,
         None => match Config::load(config) {
@@ -178,15 +282,30 @@ fn ask(config: &Path, socket: Option<PathBuf>, json: bool, question: Question) -
         },
     };
     let mut out = BufWriter::new(io::stdout().lock());
+    let named = |command: &str, name: &Option<String>| {
+        name.as_ref().map_or_else(|| command.to_owned(), |name| format!("{command} {name}"))
+    };
     let command = match question {
-        Question::Status => "status",
-        Question::Counters => "counters",
-        Question::Leases => "leases",
+        Question::Status => "status".to_owned(),
+        Question::Counters => "counters".to_owned(),
+        Question::Leases => "leases".to_owned(),
+        Question::Failover { command } => match command {
+            FailoverCommand::Status => "failover status".to_owned(),
+            FailoverCommand::PartnerDown { relationship, .. } => {
+                named("failover partner-down", relationship)
+            }
+            FailoverCommand::Resync { relationship } => named("failover resync", relationship),
+            FailoverCommand::Disconnect { relationship } => {
+                named("failover disconnect", relationship)
+            }
+        },
+        Question::Drain { relationship, undo: false } => named("drain", relationship),
+        Question::Drain { relationship, undo: true } => named("undrain", relationship),
     };
     if !json && matches!(question, Question::Leases) {
         writeln!(out, "{}", leases::TEXT_HEADER)?;
     }
-    ctl::ask(&socket, command, |line| {
+    ctl::ask(&socket, &command, |line| {
         if json {
             writeln!(out, "{line}")?;
         } else if matches!(question, Question::Leases) {
@@ -197,6 +316,20 @@ fn ask(config: &Path, socket: Option<PathBuf>, json: bool, question: Question) -
         Ok(())
     })?;
     out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn make_certificates(command: &CaCommand) -> Result<ExitCode> {
+    match command {
+        CaCommand::Init { folder } => {
+            let certificate = ca::init(folder)?;
+            println!("made {}; keep the key beside it to yourself", certificate.display());
+        }
+        CaCommand::Issue { folder, name, days } => {
+            let (certificate, key) = ca::issue(folder, name, *days)?;
+            println!("issued {} with {}", certificate.display(), key.display());
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -17,6 +17,8 @@ use gemel_worker::{
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info};
 
+use crate::pair::tap::Tap;
+
 /// Submissions that one group commit takes at most, so that a reply never waits for an endless one.
 const COMMIT_SUBMISSIONS_MAX: usize = 1024;
 /// How often leases that are due are ended.
@@ -102,10 +104,12 @@ pub struct Control<J> {
     /// The failure that not every worker has acknowledged yet.
     settling: Option<ServiceWord>,
     full_since: Option<Instant>,
+    /// To the pair thread, if there is one.
+    tap: Option<Tap>,
 }
 
 impl<J: Journal> Control<J> {
-    /// Puts the parts together.
+    /// Puts the parts together. `tap` hears of everything that becomes durable.
     pub fn new(
         journal: J,
         table: Arc<LeaseTable>,
@@ -113,6 +117,7 @@ impl<J: Journal> Control<J> {
         resolvers: Resolvers,
         service: Arc<ServiceState>,
         status: Arc<Mutex<ControlStatus>>,
+        tap: Option<Tap>,
     ) -> Self {
         Self {
             journal,
@@ -127,6 +132,7 @@ impl<J: Journal> Control<J> {
             retry_due: None,
             settling: None,
             full_since: None,
+            tap,
         }
     }
 
@@ -219,6 +225,13 @@ impl<J: Journal> Control<J> {
         }
         self.journal.commit()?;
         self.status.lock().commits += 1;
+        if let Some(tap) = &mut self.tap {
+            tap.add(None, self.own.as_bytes());
+            for Submission { worker, batch, .. } in self.taken.iter().take(appended) {
+                tap.add(Some(*worker), batch.as_bytes());
+            }
+            tap.committed();
+        }
         self.own.clear();
         self.resolve(appended, true);
         full.map_or(Ok(()), Err)
@@ -302,6 +315,9 @@ impl<J: Journal> Control<J> {
         match result {
             Ok(()) => {
                 self.table.clear_unstored();
+                if let Some(tap) = &mut self.tap {
+                    tap.missed();
+                }
                 self.retry_due = None;
                 self.settling = None;
                 self.status.lock().failed = None;
@@ -421,6 +437,7 @@ mod tests {
                 Arc::new(RwLock::new(vec![Some(resolver)])),
                 Arc::default(),
                 Arc::default(),
+                None,
             );
             Self { control, submitter, table, _submissions: sender, begun: Instant::now() }
         }

@@ -19,6 +19,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use gemel_failover::Command;
 use tracing::warn;
 
 use crate::{
@@ -132,13 +133,61 @@ fn serve(stream: UnixStream, shared: &Shared) -> io::Result<()> {
             });
             result?;
         }
-        other => {
-            let error = format!("unknown command {other:?}; known: status, counters, leases");
-            serde_json::to_writer(&mut out, &serde_json::json!({ "error": error }))?;
-            out.write_all(b"\n")?;
-        }
+        other => match operate(other, shared) {
+            Ok(answer) => {
+                serde_json::to_writer(&mut out, &answer)?;
+                out.write_all(b"\n")?;
+            }
+            Err(error) => {
+                serde_json::to_writer(&mut out, &serde_json::json!({ "error": error }))?;
+                out.write_all(b"\n")?;
+            }
+        },
     }
     out.flush()
+}
+
+/// The commands about the pair.
+fn operate(command: &str, shared: &Shared) -> Result<serde_json::Value, String> {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let Some(pair) = &shared.pair else {
+        return Err(match words.first() {
+            Some(&("failover" | "drain" | "undrain")) => {
+                "there is no failover relationship: the configuration has no [[failover]]".into()
+            }
+            _ => unknown(command),
+        });
+    };
+    let done = match words[..] {
+        ["failover", "status"] => {
+            return serde_json::to_value(pair.views()).map_err(|error| error.to_string());
+        }
+        ["failover", "partner-down", ref name @ ..] => {
+            pair.operate(one(name)?, Command::PartnerDown)
+        }
+        ["failover", "resync", ref name @ ..] => pair.operate(one(name)?, Command::Resync),
+        ["failover", "disconnect", ref name @ ..] => pair.operate(one(name)?, Command::Disconnect),
+        ["drain", ref name @ ..] => pair.drain(one(name)?, true),
+        ["undrain", ref name @ ..] => pair.drain(one(name)?, false),
+        _ => return Err(unknown(command)),
+    };
+    done.map(|()| serde_json::json!({ "done": command }))
+}
+
+/// One name, or none.
+fn one<'w>(words: &[&'w str]) -> Result<Option<&'w str>, String> {
+    match words {
+        [] => Ok(None),
+        [name] => Ok(Some(name)),
+        _ => Err("one relationship at a time".to_owned()),
+    }
+}
+
+fn unknown(command: &str) -> String {
+    format!(
+        "unknown command {command:?}; known: status, counters, leases, failover status, failover \
+         partner-down, failover resync, failover disconnect, drain, undrain"
+    )
 }
 
 /// Asks a running server; hands each line of the answer to `each`.

@@ -17,7 +17,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::status::Shared;
+use crate::{pair::metrics, status::Shared};
 
 /// Serves until the future is dropped.
 ///
@@ -39,11 +39,11 @@ fn router(shared: Arc<Shared>) -> Router {
                 Json(shared.status()).into_response()
             }),
         )
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(all_metrics))
         .with_state(shared)
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+async fn all_metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let mut registry = Registry::with_prefix("gemel");
     registry.register_collector(Box::new(Metrics(shared)));
     let mut text = String::new();
@@ -55,12 +55,35 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 async fn page(State(shared): State<Arc<Shared>>) -> Html<String> {
     let status = serde_json::to_string_pretty(&shared.status()).unwrap_or_default();
     let counters = serde_json::to_string_pretty(&shared.counters()).unwrap_or_default();
+    let failover = shared.failover();
     let mut html = String::from(
         "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>\
          <meta name=viewport content=\"width=device-width\"><title>Gemel</title>\
-         <style>:root{color-scheme:light dark}body{font:14px/1.4 system-ui;margin:2em}</style>\
+         <style>:root{color-scheme:light dark}body{font:14px/1.4 system-ui;margin:2em}\
+         td,th{padding-right:1.5em;text-align:left}</style>\
          <h1>Gemel</h1>",
     );
+    if !failover.is_empty() {
+        html.push_str(
+            "<h2>Failover</h2><table><tr><th>Relationship<th>Role<th>State<th>Partner<th>\
+             Communications<th>Unacked<th>Lag</tr>",
+        );
+        for view in failover {
+            // Names and states hold nothing that HTML could take for markup.
+            let _ = write!(
+                html,
+                "<tr><td>{}<td>{}<td><b>{}</b><td>{}<td>{}<td>{}<td>{:.1} s</tr>",
+                view.relationship,
+                view.role,
+                view.state,
+                view.partner_state.unwrap_or("unknown"),
+                if view.communications_ok { "OK" } else { "not OK" },
+                view.updates.unacked,
+                view.lag_seconds,
+            );
+        }
+        html.push_str("</table>");
+    }
     for (title, text) in [("Status", status), ("Counters", counters)] {
         let text = text.replace('&', "&amp;").replace('<', "&lt;");
         // Writing to a string does not fail.
@@ -125,7 +148,11 @@ impl Collector for Metrics {
         up.encode(encoder.encode_descriptor("store_up", help, None, MetricType::Gauge)?)?;
         let commits = ConstCounter::new(control.commits);
         let help = "Group commits of binding updates";
-        commits.encode(encoder.encode_descriptor("commits", help, None, MetricType::Counter)?)
+        commits.encode(encoder.encode_descriptor("commits", help, None, MetricType::Counter)?)?;
+        match &shared.pair {
+            Some(pair) => metrics::encode(pair, &mut encoder),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The Gemel DHCPv6 server as a library: the binary calls [`cli::main`], tests call the parts.
 #![deny(unsafe_code)] // but for one system call in `slice`
 
+pub mod ca;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -9,6 +10,7 @@ pub mod dataplane;
 pub mod http;
 pub mod interfaces;
 pub mod leases;
+pub mod pair;
 pub mod serve;
 pub mod slice;
 pub mod status;

@@ -12,10 +12,10 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use crossbeam::channel::bounded;
 use gemel_lease::{
-    AbsoluteTime, Binding, BindingStatus, IaKind, Lease, LeaseTable, PoolRange, PoolSet, Record,
-    TableConfig,
+    AbsoluteTime, Binding, BindingStatus, IaKind, Lease, LeaseTable, PairPolicy, PoolId, PoolRange,
+    PoolSet, Record, TableConfig,
 };
-use gemel_server::Server;
+use gemel_server::{Server, ServerConfig};
 use gemel_store::{Durability as StoreDurability, Progress, Store, StoreConfig};
 use gemel_wire::Duid;
 use gemel_worker::{submit::ServiceState, wall_clock};
@@ -31,6 +31,7 @@ use crate::{
     dataplane::{Dataplane, Running, short_slices},
     http,
     interfaces::{Interface, Monitor},
+    pair::{Pair, Parts},
     status::{InterfaceStatus, Shared},
 };
 
@@ -48,8 +49,9 @@ pub fn run(config: Config) -> Result<()> {
     let started_wall = SystemTime::now();
     let mut store = open_store(&config)?;
     let duid = server_duid(&config, &mut store)?;
-    let (pool_configs, server_config) = config.server_config(duid);
-    let pool_names = pool_configs.iter().map(|pool| pool_name(&pool.range)).collect();
+    let (pool_configs, mut server_config) = config.server_config(duid);
+    let (policies, pair_pools) = join_pairs(&config, &mut server_config);
+    let pool_names: Vec<String> = pool_configs.iter().map(|pool| pool_name(&pool.range)).collect();
     let pools = PoolSet::new(pool_configs).context("the pools do not fit together")?;
     let table_config = TableConfig {
         hash_key: store.hash_key(),
@@ -71,9 +73,25 @@ pub fn run(config: Config) -> Result<()> {
         Durability::PowerLoss => "power-loss",
         Durability::Process => "process",
     };
+    let (pair, tap) = if config.failover.is_empty() {
+        (None, None)
+    } else {
+        let parts = Parts {
+            table: Arc::clone(&table),
+            pool_names: pool_names.clone(),
+            pools: pair_pools,
+            policies,
+            submissions: submit.clone(),
+            resolvers: Arc::clone(&resolvers),
+            service: Arc::clone(&service),
+        };
+        let (pair, tap) = Pair::start(&config, parts)?;
+        (Some(pair), Some(tap))
+    };
     let shared = Arc::new(Shared {
         table: Arc::clone(&table),
         pools: pool_names,
+        pair: pair.as_ref().map(|pair| pair.handle().clone()),
         control: Arc::clone(&control_status),
         store: store.monitor(),
         durability,
@@ -88,6 +106,7 @@ pub fn run(config: Config) -> Result<()> {
         Arc::clone(&resolvers),
         Arc::clone(&service),
         control_status,
+        tap,
     );
     let control = std::thread::Builder::new()
         .name("gemel control".to_owned())
@@ -109,11 +128,15 @@ pub fn run(config: Config) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let mut interfaces = Interfaces::new(&config, dataplane, server, Arc::clone(&shared));
+    let mut interfaces = Interfaces::new(&config, dataplane, server, Arc::clone(&shared), pair);
     let result = runtime.block_on(main_loop(&config, &mut interfaces, &shared, started));
 
-    // Workers first, so that the control thread sees the last of their updates and then ends.
+    // The partners first, so that they serve at once; then the workers, so that the control thread
+    // sees the last of their updates and then ends.
     notify(&[NotifyState::Stopping]);
+    if let Some(pair) = interfaces.pair.take() {
+        pair.stop();
+    }
     drop(interfaces);
     let mut store = control.join().map_err(|_| anyhow!("the control thread panicked"))?;
     if let Err(error) = store.checkpoint() {
@@ -174,6 +197,8 @@ struct Interfaces<'a> {
     shared: Arc<Shared>,
     /// In the order of the configuration.
     states: Vec<(String, State)>,
+    /// Wants to know whether the clients can reach this server.
+    pair: Option<Pair>,
 }
 
 enum State {
@@ -188,6 +213,7 @@ impl<'a> Interfaces<'a> {
         dataplane: Dataplane,
         server: Arc<Server>,
         shared: Arc<Shared>,
+        pair: Option<Pair>,
     ) -> Self {
         let mut states: Vec<(String, State)> = Vec::new();
         for name in config.interfaces().map(|name| name.as_str()) {
@@ -195,7 +221,7 @@ impl<'a> Interfaces<'a> {
                 states.push((name.to_owned(), State::Waiting(String::new())));
             }
         }
-        Self { config, dataplane, server, shared, states }
+        Self { config, dataplane, server, shared, states, pair }
     }
 
     /// Starts, updates and stops workers, so that what is there is served.
@@ -229,6 +255,9 @@ impl<'a> Interfaces<'a> {
             }
         }
         self.tell_rules(snapshot);
+        if let Some(pair) = &mut self.pair {
+            pair.look_at_links(snapshot);
+        }
         *self.shared.interfaces.lock() = self.status();
     }
 
@@ -274,6 +303,24 @@ impl<'a> Interfaces<'a> {
             })
             .collect()
     }
+}
+
+/// Puts each relationship's policy into its links. Gives the policies, and the pools of each.
+fn join_pairs(
+    config: &Config,
+    server: &mut ServerConfig,
+) -> (Vec<Arc<PairPolicy>>, Vec<Vec<PoolId>>) {
+    let join = |links: &[usize]| {
+        let policy = Arc::new(PairPolicy::new());
+        let mut pools = Vec::new();
+        for link in links {
+            let link = &mut server.links[*link];
+            link.pair = Some(Arc::clone(&policy));
+            pools.extend(link.na_pools.iter().chain(&link.pd_pools).copied());
+        }
+        (policy, pools)
+    };
+    config.failover.iter().map(|failover| &*failover.links).map(join).unzip()
 }
 
 fn xdp_verdicts(counters: gemel_ebpf::XdpCounters) -> BTreeMap<&'static str, u64> {

@@ -10,7 +10,11 @@ use gemel_lease::{BindingStatus, LeaseTable, PoolId};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::{control::ControlStatus, dataplane::AllCounters};
+use crate::{
+    control::ControlStatus,
+    dataplane::AllCounters,
+    pair::{PairHandle, view::RelationshipView},
+};
 
 /// What the parts of a running server let others see.
 pub struct Shared {
@@ -26,6 +30,8 @@ pub struct Shared {
     pub durability: &'static str,
     /// Configured interfaces.
     pub interfaces: Mutex<Vec<InterfaceStatus>>,
+    /// The pair thread, if there is a partner.
+    pub pair: Option<PairHandle>,
     /// Counters of the workers, with a label each.
     pub workers: AllCounters,
     /// When the process started.
@@ -62,6 +68,8 @@ pub struct Status {
     bindings: usize,
     bindings_by_status: BTreeMap<String, u64>,
     interfaces: Vec<InterfaceStatus>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failover: Vec<RelationshipView>,
     pools: Vec<PoolStatus>,
     commits: u64,
     expired: u64,
@@ -96,12 +104,19 @@ impl Shared {
             bindings: self.table.len(),
             bindings_by_status: self.bindings_by_status(),
             interfaces: self.interfaces.lock().clone(),
+            failover: self.failover(),
             pools: self.pools(),
             commits: control.commits,
             expired: control.expired,
             journal_sequence: store.durable,
             checkpoint_sequence: store.checkpoint,
         }
+    }
+
+    /// The relationships with partners.
+    #[must_use]
+    pub fn failover(&self) -> Vec<RelationshipView> {
+        self.pair.as_ref().map(PairHandle::views).unwrap_or_default()
     }
 
     /// Bindings by binding-status.

@@ -3,7 +3,7 @@
 
 use gemel_lease::{
     AbsoluteTime, Binding, BindingStatus, ClientGuard, ClientKey, IaKind, Lease, LeaseTable,
-    PoolId, UpdateSink,
+    PoolId, Terms, UpdateSink,
 };
 use gemel_wire::{INFINITY, StatusCode};
 
@@ -36,6 +36,17 @@ pub(crate) enum Purpose {
     Rebind,
 }
 
+/// What the failover state leaves to this server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Scope {
+    /// Everything: there is no partner.
+    Alone,
+    /// What it knows and what it has to give.
+    Pair,
+    /// To extend what is recorded (RFC 8156 section 8.7.1).
+    Recorded,
+}
+
 /// What the client was told about an IA.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Told {
@@ -50,6 +61,9 @@ pub(crate) enum Told {
 /// What all IAs of a message share.
 pub(crate) struct Exchange<'e, S> {
     pub(crate) link: &'e Link,
+    /// The link's, as the failover state limits them.
+    pub(crate) terms: Terms,
+    pub(crate) scope: Scope,
     pub(crate) table: &'e LeaseTable,
     pub(crate) duid: &'e [u8],
     pub(crate) now: AbsoluteTime,
@@ -104,6 +118,12 @@ impl<'e, S: UpdateSink> Exchange<'e, S> {
         }
         let mut guard = self.table.lock(self.key(ia));
         let known = self.known(&guard, ia.kind);
+        let is_extendable = |known: &Known| known.is_extendable();
+        if self.scope == Scope::Recorded && !known.iter().any(is_extendable) {
+            // An IA that is left out of the answer to a RENEW stays as it is (RFC 8415 section
+            // 18.2.10.1).
+            return Told::Unknown;
+        }
         if self.service == Service::ReadOnly {
             return read_only(ia, purpose, &known, reply);
         }
@@ -148,23 +168,30 @@ impl<'e, S: UpdateSink> Exchange<'e, S> {
         known: &KnownLeases,
         reply: &mut Reply<'_>,
     ) -> Told {
-        let terms = &self.link.terms;
         let mut open = reply.begin_ia(ia.kind, ia.iaid);
         let mut told = Told::NoLeases;
-        for known in known.iter().filter(|known| known.is_extendable()) {
-            reply.lease(&mut open, known.lease, terms.preferred_lifetime, terms.valid_lifetime);
+        let mut offer = |lease: Lease| {
+            let (preferred, valid) = guard.lifetimes(lease, &self.terms, self.now);
+            reply.lease(&mut open, lease, preferred, valid);
             told = Told::Leases;
-        }
-        if told == Told::NoLeases {
+        };
+        let mut extendable = known.iter().filter(|known| known.is_extendable()).peekable();
+        if extendable.peek().is_some() {
+            extendable.for_each(|known| offer(known.lease));
+        } else {
+            let mut reusable = known.iter().filter(|known| known.is_reusable());
             let offered = &self.offered;
             let is_new = |lease: &Lease| !offered.iter().any(|other| other == lease);
-            let lease = try_pools(self.table, self.link, ia, |pool, hint| {
-                guard.candidate(pool, hint).filter(is_new)
-            });
+            let lease = reusable
+                .find_map(|known| guard.is_extendable(known.lease).then_some(known.lease))
+                .or_else(|| {
+                    try_pools(self.table, self.link, ia, |pool, hint| {
+                        guard.candidate(pool, hint).filter(is_new)
+                    })
+                });
             if let Some(lease) = lease {
                 self.offered.push(lease);
-                reply.lease(&mut open, lease, terms.preferred_lifetime, terms.valid_lifetime);
-                told = Told::Leases;
+                offer(lease);
             }
         }
         reply.end_ia(open, (told == Told::NoLeases).then(|| none_available(ia.kind)));
@@ -207,7 +234,10 @@ impl<'e, S: UpdateSink> Exchange<'e, S> {
     ) -> Told {
         let rebind = purpose == Purpose::Rebind;
         let create = if rebind { self.link.create_on_rebind } else { self.link.create_on_renew };
-        let found = known.iter().any(|known| known.status == BindingStatus::Active);
+        // Of a pair, the server that knows the client has to serve it: the other may be down.
+        let found = known
+            .iter()
+            .any(|known| known.status == BindingStatus::Active || self.scope == Scope::Pair);
         let mut open = reply.begin_ia(ia.kind, ia.iaid);
         let mut kept = Bounded::<Lease, { KNOWN_MAX + 1 }>::EMPTY;
         let given = (found || create)
@@ -220,6 +250,9 @@ impl<'e, S: UpdateSink> Exchange<'e, S> {
         // have given them: only what this server knows to be wrong is lost.
         let mut lost = false;
         for named in ia.leases().filter(|named| named.is_specified()) {
+            if self.scope == Scope::Recorded {
+                break;
+            }
             let is_ours = known.iter().any(|known| known.lease == named.lease);
             let is_kept = kept.iter().any(|lease| *lease == named.lease);
             let answered = found || create || rebind;
@@ -252,7 +285,7 @@ impl<'e, S: UpdateSink> Exchange<'e, S> {
         known: &KnownLeases,
         mut write: impl FnMut(Given),
     ) -> bool {
-        let (now, terms) = (self.now, &self.link.terms);
+        let (now, terms) = (self.now, &self.terms);
         let given =
             |binding: &Binding| (binding.lease, binding.preferred_lifetime, binding.valid_lifetime);
         let mut any = false;
@@ -265,8 +298,8 @@ impl<'e, S: UpdateSink> Exchange<'e, S> {
                 any = true;
             }
         }
-        if any {
-            return true;
+        if any || self.scope == Scope::Recorded {
+            return any;
         }
         let mut reusable = known.iter().filter(|known| known.is_reusable());
         let updates = &mut self.updates;
@@ -372,6 +405,14 @@ fn remaining(binding: &Binding, now: AbsoluteTime) -> (u32, u32) {
     if binding.preferred_lifetime == INFINITY {
         return (valid, valid);
     }
-    let since = now.0.saturating_sub(binding.client_last_transaction_time.0);
+    // Both began at the same time. When that was is not recorded of a lease that a partner gave,
+    // so it is taken from the valid lifetime, if that ends.
+    let since = if binding.valid_lifetime != INFINITY {
+        binding.valid_lifetime.saturating_sub(valid)
+    } else if binding.client_last_transaction_time == AbsoluteTime::ZERO {
+        0
+    } else {
+        now.0.saturating_sub(binding.client_last_transaction_time.0)
+    };
     (binding.preferred_lifetime.saturating_sub(since).min(valid), valid)
 }

@@ -1,6 +1,6 @@
-use std::{fmt, net::Ipv6Addr};
+use std::{fmt, net::Ipv6Addr, sync::Arc};
 
-use gemel_lease::{IaKind, PoolId};
+use gemel_lease::{IaKind, PairPolicy, PoolId};
 use gemel_wire::{Duid, OptionCode};
 
 /// An IPv6 prefix; bits beyond its length are zero.
@@ -165,6 +165,9 @@ pub struct LinkConfig {
     pub preference: u8,
     /// Options for clients of this link, sent in this order.
     pub options: Vec<OptionConfig>,
+    /// What the failover endpoint of the link's pools allows (RFC 8156 section 8.1); `None` without
+    /// a partner.
+    pub pair: Option<Arc<PairPolicy>>,
 }
 
 impl LinkConfig {
@@ -190,6 +193,7 @@ impl LinkConfig {
             decline_hold_secs: 86_400,
             preference: 0,
             options: Vec::new(),
+            pair: None,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::{net::Ipv6Addr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use gemel_lease::{IaKind, Lease, LeaseTable, PoolId, PoolRange, PoolSet, Terms};
+use gemel_lease::{IaKind, Lease, LeaseTable, PairPolicy, PoolId, PoolRange, PoolSet, Terms};
 use gemel_wire::{INFINITY, OptionCode};
 
 use crate::{ConfigError, LinkConfig, OptionConfig, Prefix};
@@ -71,6 +71,7 @@ pub(crate) struct Link {
     pub(crate) decline_hold_secs: u32,
     pub(crate) preference: u8,
     pub(crate) options: Box<[LinkOption]>,
+    pub(crate) pair: Option<Arc<PairPolicy>>,
 }
 
 impl Link {
@@ -110,6 +111,7 @@ impl Link {
             create_on_rebind: config.create_on_rebind.unwrap_or(config.rapid_commit),
             decline_hold_secs: config.decline_hold_secs,
             preference: config.preference,
+            pair: config.pair,
             name: config.name,
         })
     }

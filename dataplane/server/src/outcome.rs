@@ -128,6 +128,10 @@ drop_reasons! {
     StoreReadOnly = "store_read_only";
     /// The reply does not fit into the buffer.
     ReplyTooLarge = "reply_too_large";
+    /// The failover state forbids to answer anything (RFC 8156 section 8.1).
+    FailoverUnresponsive = "failover_unresponsive";
+    /// The failover state leaves this message to the partner (RFC 8156 sections 8.7 and 8.8).
+    FailoverStandby = "failover_standby";
 }
 
 impl fmt::Display for DropReason {

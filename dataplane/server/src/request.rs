@@ -133,6 +133,11 @@ impl<'a> Request<'a> {
         &self.ias[..self.ia_count]
     }
 
+    /// Whether the message names this server; one that names another has been refused.
+    pub(crate) fn names_server(&self) -> bool {
+        self.server_id.is_some()
+    }
+
     /// Whether the client asked for an option.
     pub(crate) fn wants(&self, code: OptionCode) -> bool {
         self.requested.contains(code)

@@ -1,13 +1,14 @@
 use std::sync::Arc;
 
 use gemel_lease::{
-    AbsoluteTime, Binding, BindingStatus, ClientGuard, IaKind, LeaseTable, UpdateSink,
+    AbsoluteTime, Binding, BindingStatus, ClientGuard, IaKind, LeaseTable, PairRules,
+    Responsiveness, Terms, UpdateSink,
 };
 use gemel_wire::{Duid, Emitter, MessageType, OptionCode, StatusCode};
 
 use crate::{
     ConfigError, DropReason, Inbound, Outcome, ReplyInfo, ServerConfig, Service,
-    assign::{Exchange, NO_BINDING, Purpose, Told},
+    assign::{Exchange, NO_BINDING, Purpose, Scope, Told},
     bounded::Bounded,
     link::Links,
     relay::Relays,
@@ -103,8 +104,17 @@ impl Server {
             return Err(DropReason::Unicast);
         }
         let link = relays.find_link(&self.links, inbound).ok_or(DropReason::NoLink)?;
+        // Once, so that one message is answered by one set of rules.
+        let rules = link.pair.as_ref().map(|policy| policy.load());
+        admit(rules, &request)?;
         let mut exchange = Exchange {
             link,
+            terms: Terms { mclt: rules.and_then(|rules| rules.mclt), ..link.terms },
+            scope: match rules.map(|rules| rules.responsiveness) {
+                None => Scope::Alone,
+                Some(Responsiveness::RenewRecorded) => Scope::Recorded,
+                Some(_) => Scope::Pair,
+            },
             table: &self.table,
             duid: request.client_id.unwrap_or_default(),
             now,
@@ -124,6 +134,19 @@ impl Server {
             reply: msg_type,
             held,
         })
+    }
+}
+
+/// Which messages the failover state allows to answer (RFC 8156 section 8.1).
+fn admit(rules: Option<PairRules>, request: &Request<'_>) -> Result<(), DropReason> {
+    let standby = |answer: bool| if answer { Ok(()) } else { Err(DropReason::FailoverStandby) };
+    match rules.map(|rules| rules.responsiveness) {
+        None | Some(Responsiveness::Responsive) => Ok(()),
+        Some(Responsiveness::RenewResponsive) => standby(request.names_server()),
+        Some(Responsiveness::RenewRecorded) => {
+            standby(request.message.msg_type == MessageType::RENEW)
+        }
+        Some(Responsiveness::Unresponsive) => Err(DropReason::FailoverUnresponsive),
     }
 }
 
@@ -212,6 +235,9 @@ impl<S: UpdateSink> Exchange<'_, S> {
                 (Told::NoLeases, _) | (_, Told::NoLeases) => Told::NoLeases,
                 (Told::Unknown, Told::Unknown) => Told::Unknown,
             };
+        }
+        if self.scope == Scope::Recorded && most != Told::Leases {
+            return Err(DropReason::FailoverStandby);
         }
         if self.service == Service::ReadOnly && most != Told::Leases && !request.ias().is_empty() {
             return Err(DropReason::StoreReadOnly);

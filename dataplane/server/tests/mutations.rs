@@ -5,9 +5,9 @@
 
 mod support;
 
-use std::{collections::HashMap, env};
+use std::{collections::HashMap, env, sync::Arc};
 
-use gemel_lease::IaKind;
+use gemel_lease::{IaKind, PairPolicy, PairRules, Responsiveness};
 use gemel_server::{DropReason, Inbound, Outcome, Service};
 use gemel_wire::{
     Ia, IaAddr, IaPrefix, IaTa, MessageType, OptionCode, OptionRequest, Options, Packet, Status,
@@ -275,7 +275,8 @@ fn mutated_packets_never_panic_and_replies_are_well_formed() {
     let count = number_from("GEMEL_MUTATIONS", 300_000);
     let seed = number_from("GEMEL_SEED", 0x6765_6d65_6c00);
     let corpus = corpus();
-    let mut lab = Lab::new();
+    let policy = Arc::new(PairPolicy::new());
+    let mut lab = Lab::with(|config| config.links[2].pair = Some(Arc::clone(&policy)));
     let mut reply = vec![0; 65_536];
     let mut drops: HashMap<DropReason, u64> = HashMap::new();
     let (mut replies, mut leases, mut seen) = (0_u64, 0_usize, 0_usize);
@@ -300,6 +301,13 @@ fn mutated_packets_never_panic_and_replies_are_well_formed() {
         if random.below(50) == 0 {
             lab.now = lab.now.plus(400);
             lab.server.table().expire(lab.now, 1000, &mut lab.updates);
+            let responsiveness = *random.pick(&[
+                Responsiveness::Unresponsive,
+                Responsiveness::RenewRecorded,
+                Responsiveness::RenewResponsive,
+                Responsiveness::Responsive,
+            ]);
+            policy.set(PairRules { responsiveness, mclt: Some(600) });
         }
         lab.updates.clear();
         let outcome =

@@ -50,17 +50,42 @@ pub struct Resolution {
 pub struct Waker {
     event: EventFd,
     parked: AtomicBool,
+    bell: Option<Bell>,
+}
+
+/// Wakes a thread that is not a packet worker and waits at the other end of a channel. Rung any
+/// number of times before the thread looks, it wakes it once.
+#[derive(Clone, Debug)]
+pub struct Bell(Sender<()>);
+
+impl Bell {
+    /// A bell, and the end to wait at.
+    #[must_use]
+    pub fn new() -> (Self, Receiver<()>) {
+        let (sender, receiver) = bounded(1);
+        (Self(sender), receiver)
+    }
+
+    /// Wakes the thread.
+    pub fn ring(&self) {
+        // Full: it has been rung and not been heard yet.
+        let _ = self.0.try_send(());
+    }
 }
 
 impl Waker {
-    fn new() -> io::Result<Self> {
+    fn new(bell: Option<Bell>) -> io::Result<Self> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let event = EventFd::from_value_and_flags(0, flags)?;
-        Ok(Self { event, parked: AtomicBool::new(false) })
+        Ok(Self { event, parked: AtomicBool::new(false), bell })
     }
 
     /// Wakes the worker if it sleeps; costs a load otherwise.
     pub fn wake(&self) {
+        if let Some(bell) = &self.bell {
+            bell.ring();
+            return;
+        }
         // Orders what was done before (a resolution sent) with the look at `parked`; the worker
         // does the reverse in `park`.
         fence(Ordering::SeqCst);
@@ -197,8 +222,28 @@ pub fn connect(
     worker: usize,
     submissions: Sender<Submission>,
 ) -> io::Result<(Submitter, Resolver)> {
+    connect_through(worker, submissions, Waker::new(None)?)
+}
+
+/// As [`connect`], for a thread that is woken by a bell: it never parks.
+///
+/// # Errors
+/// As there.
+pub fn connect_with_bell(
+    worker: usize,
+    submissions: Sender<Submission>,
+    bell: Bell,
+) -> io::Result<(Submitter, Resolver)> {
+    connect_through(worker, submissions, Waker::new(Some(bell))?)
+}
+
+fn connect_through(
+    worker: usize,
+    submissions: Sender<Submission>,
+    waker: Waker,
+) -> io::Result<(Submitter, Resolver)> {
     let (sender, receiver) = bounded(BATCHES);
-    let waker = Arc::new(Waker::new()?);
+    let waker = Arc::new(waker);
     let batch = || UpdateBatch::with_capacity(BATCH_OCTETS);
     let submitter = Submitter {
         worker,
@@ -276,3 +321,20 @@ impl Submitter {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the control thread has ended, no update can be stored")]
 pub struct ControlGone;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bell_wakes_who_waits_for_it() {
+        let (bell, heard) = Bell::new();
+        let (sender, submissions) = bounded(1);
+        let (_submitter, resolver) = connect_with_bell(0, sender, bell.clone()).unwrap();
+        resolver.wake();
+        resolver.waker().wake();
+        bell.ring();
+        assert_eq!((heard.try_recv(), heard.try_recv().is_err()), (Ok(()), true));
+        drop(submissions);
+    }
+}

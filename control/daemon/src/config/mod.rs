@@ -2,6 +2,7 @@
 //! that is wrong with it, each with line, key and what to write instead.
 
 mod check;
+mod failover;
 mod link;
 mod net;
 mod prefix;
@@ -17,6 +18,7 @@ mod value;
 pub use prefix::Ipv6Prefix;
 pub use report::{ConfigErrors, Problem, ProblemKind};
 pub use types::{
-    AddressPool, Config, Control, CustomOption, Dataplane, DomainName, Durability, FloodLimit,
-    InterfaceName, Link, Log, LogFormat, LogLevel, Mode, PrefixPool, Relay, Server, Store,
+    AddressPool, Config, Control, CustomOption, Dataplane, DomainName, Durability, Failover,
+    FailoverTls, FloodLimit, InterfaceName, Link, Log, LogFormat, LogLevel, Mode, PrefixPool,
+    Relay, Server, Store,
 };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::check;
+use super::failover;
 use super::link;
 use super::net::{duid, interface_name, listen_address};
 use super::report::{ConfigErrors, ProblemKind, Report};
@@ -27,6 +28,7 @@ options = [{}]
 [[link]]
 prefix_pools = [{}]
 options = [{}]
+[[failover]]
 ";
 
 /// `sun_path` without the final zero.
@@ -124,16 +126,23 @@ fn read(file: &Path, reader: &Reader<'_>, mut root: Section<'_, '_>) -> Config {
         .into_iter()
         .map(|section| link::read_link(reader, section, &terms))
         .collect();
+    let relationships: Vec<_> = root
+        .tables("failover", "name")
+        .into_iter()
+        .map(|section| failover::read_failover(reader, section))
+        .collect();
     root.finish();
     if drafts.is_empty() && !has_links {
         let hint = "write `[[link]]`, below it `interface`, `prefixes` and `address_pools`";
         reader.error(ProblemKind::Missing, None, "link", "there is no link to serve", hint);
     }
     let interfaces = check::check_links(reader, &drafts, interfaces);
-    let links = drafts.into_iter().map(|draft| draft.into_link(&terms)).collect();
+    let names: Vec<_> = drafts.iter().map(|draft| draft.name.clone()).collect();
+    let links: Vec<_> = drafts.into_iter().map(|draft| draft.into_link(&terms)).collect();
+    let failover = failover::check_failover(reader, relationships, &names, &links);
     let dataplane = Dataplane { interfaces, ..dataplane };
     let file = file.to_path_buf();
-    Config { file, server, store, dataplane, control, log, links, warnings: Vec::new() }
+    Config { file, server, store, dataplane, control, log, links, failover, warnings: Vec::new() }
 }
 
 fn read_server(mut section: Section<'_, '_>) -> Server {

@@ -296,6 +296,30 @@ impl<'d, 't> Section<'d, 't> {
         Self { reader: self.reader, table, at, path, schema, seen: BTreeSet::new() }
     }
 
+    /// A table below this one, or a word that stands in its place, such as `"off"`.
+    pub(super) fn table_or_word(&mut self, key: &'static str, word: &str) -> TableOr<Self> {
+        let path = self.path_of(key);
+        let Some(value) = self.lookup(key) else { return TableOr::Table(self.table(key)) };
+        match value.get_ref() {
+            DeValue::Table(_) | DeValue::Array(_) => TableOr::Table(self.table(key)),
+            DeValue::String(text) if text == word => TableOr::Word(value.span()),
+            other => {
+                let what = match other.as_str() {
+                    Some(text) => format!("\"{}\" is not known", text.escape_debug()),
+                    None => format!("expected a table, found {}", type_name(other)),
+                };
+                let hint =
+                    format!("write `[{}]` with its keys, or \"{word}\"", self.schema_of(key));
+                self.wrong_type(&path, Some(value.span()), what, hint);
+                TableOr::Wrong
+            }
+        }
+    }
+
+    fn schema_of(&self, key: &str) -> String {
+        join(&self.schema, key)
+    }
+
     /// The tables below this one that share a name. Each is called by its key `label`, where it has
     /// one, in messages.
     pub(super) fn tables(&mut self, key: &'static str, label: &str) -> Vec<Self> {
@@ -389,6 +413,16 @@ impl<'d, 't> Section<'d, 't> {
     ) {
         self.reader.error(ProblemKind::Value, at, path, what, hint);
     }
+}
+
+/// What [`Section::table_or_word`] finds.
+pub(super) enum TableOr<S> {
+    /// The table, which may not be there.
+    Table(S),
+    /// The word, and its place.
+    Word(Range<usize>),
+    /// Something else, which has been reported.
+    Wrong,
 }
 
 /// The known word that a mistyped one is most like, if it is like any.

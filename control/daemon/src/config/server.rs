@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use gemel_failover::Role;
 use gemel_lease::{Ownership, PoolConfig, PoolId, PoolRange};
 use gemel_server::{LinkConfig, OptionConfig, Prefix, ServerConfig};
 use gemel_wire::{Duid, OptionCode};
@@ -20,8 +21,14 @@ impl Config {
         for prefix in self.links.iter().flat_map(|link| &link.prefixes) {
             *links_on.entry(*prefix).or_default() += 1;
         }
-        for link in &self.links {
-            let mut config = link_config(link, &mut pools);
+        for (i, link) in self.links.iter().enumerate() {
+            let relationship = self.failover.iter().find(|failover| failover.links.contains(&i));
+            let ownership = match relationship.map(|failover| failover.role) {
+                None => Ownership::Sole,
+                Some(Role::Primary) => Ownership::Primary,
+                Some(Role::Secondary) => Ownership::Secondary,
+            };
+            let mut config = link_config(link, ownership, &mut pools);
             // A link-address in a prefix that several links share tells nothing.
             let own = link.prefixes.iter().filter(|prefix| links_on.get(prefix) == Some(&1));
             config.relay_prefixes = own.chain(&link.relay.link_addresses).map(to_prefix).collect();
@@ -32,10 +39,10 @@ impl Config {
     }
 }
 
-fn link_config(link: &Link, pools: &mut Vec<PoolConfig>) -> LinkConfig {
+fn link_config(link: &Link, ownership: Ownership, pools: &mut Vec<PoolConfig>) -> LinkConfig {
     let mut add = |range| {
         let id = u16::try_from(pools.len()).expect("the number of pools is checked");
-        pools.push(PoolConfig { range, ownership: Ownership::Sole });
+        pools.push(PoolConfig { range, ownership });
         PoolId(id)
     };
     let addresses = link.address_pools.iter();

@@ -159,3 +159,22 @@ relay = { link_addresses = "2001:db8:ffff::1", interface_ids = ["b", "0x00"] }
     assert_eq!(server.links[1].interface_ids, [b"b".to_vec(), vec![0]]);
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
 }
+
+#[test]
+fn pools_of_a_pair_are_shared() {
+    use gemel_lease::Ownership;
+    let text = |role: &str| {
+        format!(
+            "{MINIMAL}[[link]]\nname = \"b\"\nprefixes = \"fd00::/64\"\n\
+             address_pools = \"fd00::/64\"\n[[failover]]\nname = \"p\"\nrole = \"{role}\"\n\
+             partner = \"::ffff:192.0.2.1\"\nlinks = \"eth1\"\nmclt = 60\ntls = \"off\"\n"
+        )
+    };
+    for (role, shared) in [("primary", Ownership::Primary), ("secondary", Ownership::Secondary)] {
+        let config = load(&text(role));
+        assert_eq!(config.failover[0].partner.to_string(), "192.0.2.1");
+        let (pools, _) = config.server_config(Duid::new(&[0, 3, 0, 1, 2]).unwrap());
+        let ownership: Vec<_> = pools.iter().map(|pool| pool.ownership).collect();
+        assert_eq!(ownership, [shared, shared, Ownership::Sole]);
+    }
+}

@@ -1,7 +1,8 @@
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gemel_failover::Role;
 use gemel_wire::{Duid, OptionCode};
 
 use super::{Ipv6Prefix, Problem};
@@ -25,6 +26,8 @@ pub struct Config {
     pub log: Log,
     /// Tables `[[link]]`, in the order of the file; at least one.
     pub links: Vec<Link>,
+    /// Tables `[[failover]]`, in the order of the file; empty for a server without a partner.
+    pub failover: Vec<Failover>,
     /// What is allowed and yet probably not meant, in the order of the file.
     pub warnings: Vec<Problem>,
 }
@@ -36,6 +39,64 @@ impl Config {
         let links = self.links.iter().filter_map(|link| link.interface.as_ref());
         links.chain(&self.dataplane.interfaces)
     }
+}
+
+/// Table `[[failover]]`: one relationship with a partner (RFC 8156).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Failover {
+    /// OPTION_F_RELATIONSHIP_NAME; the same on both servers.
+    pub name: String,
+    /// This server's role.
+    pub role: Role,
+    /// The partner's address: where the primary connects to, and whom the secondary lets in.
+    pub partner: IpAddr,
+    /// TCP port of the secondary.
+    pub port: u16,
+    /// The address to listen on or to connect from. `None`: any.
+    pub local: Option<IpAddr>,
+    /// The links that belong to it, by their place in [`Config::links`]; at least one. A link is
+    /// in one relationship at most.
+    pub links: Vec<usize>,
+    /// Maximum Client Lead Time, seconds; at least 1.
+    pub mclt: u32,
+    /// FO_KEEPALIVE_TIME, seconds; at least 1.
+    pub keepalive_secs: u32,
+    /// OPTION_F_MAX_UNACKED_BNDUPD; at least 1.
+    pub max_unacked_updates: u32,
+    /// How long to look for the partner after a start.
+    pub startup_time: Duration,
+    /// How long without the partner until PARTNER-DOWN. `None`: only an operator says so.
+    pub auto_partner_down: Option<Duration>,
+    /// Without stored state and partner, begin in PARTNER-DOWN instead of RECOVER.
+    pub start_in_partner_down: bool,
+    /// The secondary's part of the free delegable prefixes, percent; 0 to 100.
+    pub secondary_share_percent: u8,
+    /// And no more than this of one pool.
+    pub secondary_prefixes_max: u64,
+    /// By how much that part may be off, percent.
+    pub balance_threshold_percent: u8,
+    /// How long an answer of the partner may take.
+    pub response_time_max: Duration,
+    /// How long the primary waits between attempts to connect.
+    pub reconnect_interval: Duration,
+    /// Whether the partner is to serve when clients cannot reach this server (RFC 7031 section
+    /// 4.7).
+    pub hand_over_on_link_loss: bool,
+    /// Certificates. `None`: plain TCP.
+    pub tls: Option<FailoverTls>,
+}
+
+/// Table `[failover.tls]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FailoverTls {
+    /// PEM file with the certificates that the partner's has to be signed by; absolute.
+    pub ca: PathBuf,
+    /// PEM file with this server's certificate, and those between it and the CA; absolute.
+    pub certificate: PathBuf,
+    /// PEM file with its private key; absolute.
+    pub key: PathBuf,
+    /// The DNS name that the partner's certificate has to be issued for.
+    pub partner_name: String,
 }
 
 /// Table `[server]`: who the server says it is.

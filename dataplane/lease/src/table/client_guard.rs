@@ -86,6 +86,18 @@ impl<'a> ClientGuard<'a> {
         self.find(lease).is_some_and(|number| self.extendable_pool(number).is_some())
     }
 
+    /// The preferred and valid lifetime that the association would be given with this lease, its own
+    /// or a new one: for an ADVERTISE.
+    #[must_use]
+    pub fn lifetimes(&self, lease: Lease, terms: &Terms, now: AbsoluteTime) -> (u32, u32) {
+        let acked = self.find(lease).map_or(AbsoluteTime::ZERO, |number| {
+            self.stripe.arena.slot(number).binding.acked_partner_lifetime
+        });
+        let pools = &self.table.pools;
+        let pool = pools.find(lease, self.key.kind).map(|id| pools.pool(id));
+        actual(pool, acked, terms, now)
+    }
+
     /// The lease that [`ClientGuard::grant`] would give now, for an ADVERTISE. Nothing is claimed.
     ///
     /// The same client is shown the same lease as long as it is available, whatever it had in
@@ -313,12 +325,24 @@ impl<'a> ClientGuard<'a> {
     }
 }
 
+/// The lifetimes for a lease of this pool.
+fn actual(
+    pool: Option<&Pool>,
+    acked_partner_lifetime: AbsoluteTime,
+    terms: &Terms,
+    now: AbsoluteTime,
+) -> (u32, u32) {
+    if pool.is_none_or(|pool| pool.ownership() == Ownership::Sole) {
+        return (terms.preferred_lifetime, terms.valid_lifetime);
+    }
+    terms.actual(acked_partner_lifetime, now)
+}
+
 /// Gives the client of an active binding its lifetimes, counted from now; in a pair also what the
 /// partner is to be told (RFC 8156 section 4.4).
 fn begin_lifetimes(binding: &mut Binding, pool: &Pool, terms: &Terms, now: AbsoluteTime) {
-    let (mut preferred, mut valid) = (terms.preferred_lifetime, terms.valid_lifetime);
+    let (preferred, valid) = actual(Some(pool), binding.acked_partner_lifetime, terms, now);
     if pool.ownership() != Ownership::Sole {
-        (preferred, valid) = terms.actual(binding.acked_partner_lifetime, now);
         binding.partner_lifetime = terms.partner_lifetime(valid, now);
         binding.update_pending = true;
     }

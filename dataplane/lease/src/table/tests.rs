@@ -1,5 +1,6 @@
 mod model;
 mod partner;
+mod partner_model;
 mod partner_stress;
 mod stress;
 

@@ -26,6 +26,8 @@ fn loads_with_everything_switched_on() {
     assert_eq!(config.links.len(), 2);
     assert_eq!(config.dataplane.flood_limit.unwrap().burst, 2000);
     assert!(config.links[0].options[0].always);
+    assert_eq!(config.failover[0].links, [0]);
+    assert_eq!(config.failover[0].tls.as_ref().unwrap().partner_name, "two.example.net");
 }
 
 /// Each switched-off setting changes nothing when it is switched on, unless it is called an example;
@@ -52,6 +54,26 @@ fn shows_the_defaults() {
         tried += 1;
     }
     assert!(tried > 40, "only {tried} settings found");
+}
+
+/// What the example shows for a relationship are the defaults too, where there are any.
+#[test]
+fn shows_the_defaults_of_failover() {
+    let text = switched_on();
+    let usual = load(&text).failover;
+    let mut tried = 0;
+    let begin = text.find("[[failover]]").unwrap();
+    let needed = ["name", "role", "partner", "links", "mclt", "ca", "certificate", "key"];
+    for line in text[begin..].lines() {
+        let Some((key, _)) = line.split_once(" = ") else { continue };
+        if line.starts_with('#') || needed.contains(&key) || key == "partner_name" {
+            continue;
+        }
+        let shown = load(&text.replacen(&format!("\n{line}\n"), "\n", 1)).failover;
+        assert_eq!(shown == usual, key != "local", "{line}");
+        tried += 1;
+    }
+    assert_eq!(tried, 13);
 }
 
 #[test]
@@ -82,7 +104,7 @@ fn refuses_a_key_planted_into_each_table() {
             planted += 1;
         }
     }
-    assert_eq!(planted, 14, "tables of the example");
+    assert_eq!(planted, 16, "tables of the example");
     // At the top there are only tables.
     let error = parse(&format!("surely_not_a_key = 1\n{text}")).unwrap_err();
     assert!(error.to_string().contains("test.toml:1:1: surely_not_a_key: unknown table"));

@@ -27,6 +27,17 @@ const PIECES: &[&str] = &[
     "[store]\n",
     "[dataplane]\n",
     "[link.relay]\n",
+    "[[failover]]\n",
+    "[failover.tls]\n",
+    "role = \"secondary\"\n",
+    "links = ",
+    "mclt = ",
+    "tls = \"off\"\n",
+    "partner = ",
+    "local = ",
+    "secondary_share = ",
+    "\"20%\"",
+    "\"192.0.2.1\"",
     "name = ",
     "\n",
     "interface = ",
@@ -175,4 +186,11 @@ relay = { link_addresses = "fd00::/8", interface_ids = ["a", "0x00"] }
 [[link]]
 name = "b"
 prefixes = ["2001:db8:2::/64"]
+[[failover]]
+name = "p"
+role = "secondary"
+partner = "2001:db8::2"
+links = ["eth1", "b"]
+mclt = "1h"
+tls = "off"
 "#;

@@ -222,6 +222,129 @@ fn links_that_clash() {
     second("name = \"b\"\nrelay.interface_ids = \"0x78\"", "link[b].relay.interface_ids", "\"x\"");
 }
 
+/// A relationship that is right, to which lines are added or in which they are replaced.
+const PAIR: &str = r#"
+[[failover]]
+name = "p"
+role = "primary"
+partner = "2001:db8:ff::2"
+links = "lan"
+mclt = "1h"
+tls = "off"
+"#;
+
+#[test]
+fn relationships() {
+    load(&format!("{LINKS}{PAIR}"));
+    let without = |key: &str, part: &str| {
+        let line = PAIR.lines().find(|line| line.starts_with(key)).unwrap();
+        let error = only_error(&format!("{LINKS}{}", PAIR.replace(&format!("{line}\n"), "")));
+        assert_eq!(error.kind, ProblemKind::Missing, "{error}");
+        let place = if key == "name" { "failover[0]" } else { "failover[p]" };
+        assert_eq!((error.key, error.line), (format!("{place}.{key}"), 8));
+        assert!(error.hint.contains(part), "{}", error.hint);
+    };
+    without("name", "on both servers");
+    without("role", "\"secondary\" on the other");
+    without("partner", "the other server");
+    without("links", "both servers serve");
+    without("mclt", "\"1h\"");
+    without("tls", "`gemel ca` makes the files; or `tls = \"off\"`");
+
+    let replaced = |line: &str, key: &str, part: &str| {
+        let name = line.split(" = ").next().unwrap();
+        let old = PAIR.lines().find(|old| old.split(" = ").next() == Some(name));
+        let text = match old {
+            Some(old) => PAIR.replace(&format!("\n{old}\n"), &format!("\n{line}\n")),
+            None => format!("{PAIR}{line}\n"),
+        };
+        let error = only_error(&format!("{LINKS}{text}"));
+        let place = if name == "name" { "a/b" } else { "p" };
+        assert_eq!(error.key, format!("failover[{place}]{key}"));
+        assert!(error.to_string().contains(part), "{error}\nlacks {part:?}");
+        assert!(error.line > LINKS.lines().count() && error.column > 0, "{error}");
+    };
+    replaced("role = \"secundary\"", ".role", "did you mean \"secondary\"?");
+    replaced("role = 1", ".role", "one of a few words");
+    replaced("partner = \"fe80::1\"", ".partner", "link-local");
+    replaced("partner = \"fe80::1%eth0\"", ".partner", "link-local addresses cannot");
+    replaced("partner = \"ff02::1\"", ".partner", "not the address of a server");
+    replaced("partner = \"[2001:db8::1]:647\"", ".partner", "leave out the port");
+    replaced("partner = \"two.example.net\"", ".partner", "is not an address");
+    replaced("port = 0", ".port", "from 1 to 65535");
+    replaced("local = \"2001:db8:ff::2\"", ".partner", "both `local` and `partner`");
+    replaced("local = \"192.0.2.1\"", ".local", "both IPv6 or both IPv4");
+    replaced("links = []", ".links", "no link that the partner could take over");
+    replaced("links = [\"lam\"]", ".links[0]", "did you mean \"lan\"?");
+    replaced("links = [\"other\"]", ".links[0]", "the links are lan");
+    replaced("links = [\"lan\", \"lan\"]", ".links[1]", "in line 12 already");
+    replaced("mclt = 0", ".mclt", "write \"1s\" to \"30d\"");
+    replaced("mclt = \"infinite\"", ".mclt", "cannot be infinite");
+    replaced("keepalive_time = \"500ms\"", ".keepalive_time", "not a whole second");
+    replaced("keepalive_time = 0", ".keepalive_time", "out of bounds");
+    replaced("max_unacked_updates = 0", ".max_unacked_updates", "from 1 to");
+    replaced("startup_time = 0", ".startup_time", "out of bounds");
+    replaced("auto_partner_down = \"of\"", ".auto_partner_down", "is not a duration");
+    replaced("start_in_partner_down = 1", ".start_in_partner_down", "true or false");
+    replaced("secondary_share = \"101%\"", ".secondary_share", "101% is out of bounds");
+    replaced("secondary_share = \"some\"", ".secondary_share", "write \"0%\" to \"100%\"");
+    replaced("balance_threshold = 51", ".balance_threshold", "from 0 to 50");
+    replaced("secondary_prefixes_max = -1", ".secondary_prefixes_max", "out of bounds");
+    replaced("response_time_max = 0", ".response_time_max", "out of bounds");
+    replaced("reconnect_interval = \"1ms\"", ".reconnect_interval", "out of bounds");
+    replaced("service_on_link_loss = \"handover\"", ".service_on_link_loss", "\"hand-over\"?");
+    replaced("tls = \"on\"", ".tls", "write `[failover.tls]` with its keys, or \"off\"");
+    replaced("tls = false", ".tls", "found true or false");
+    replaced("secondary_shares = 1", ".secondary_shares", "did you mean `secondary_share`?");
+    replaced("name = \"a/b\"", ".name", "the name of a relationship");
+
+    let tls = PAIR.replace("tls = \"off\"\n", "[failover.tls]\n");
+    let errors = parse(&format!("{LINKS}{tls}")).unwrap_err().errors;
+    let keys: Vec<_> = errors.iter().map(|error| error.key.as_str()).collect();
+    let key = |key: &str| format!("failover[p].tls.{key}");
+    assert_eq!(keys, [key("ca"), key("certificate"), key("key"), key("partner_name")]);
+    assert!(errors.iter().all(|error| error.kind == ProblemKind::Missing));
+    let files = "ca = \"/a\"\ncertificate = \"/b\"\nkey = \"/c\"\npartner_name = \"two\"\n";
+    load(&format!("{LINKS}{tls}{files}"));
+    let error = only_error(&format!("{LINKS}{tls}{}", files.replace("\"/c\"", "\"c\"")));
+    assert!(error.to_string().contains("begin it with `/`"), "{error}");
+    let error = only_error(&format!("{LINKS}{tls}{}", files.replace("two", "a b")));
+    assert_eq!(error.key, "failover[p].tls.partner_name");
+    let error = only_error(&format!("{LINKS}{tls}{files}certificat = 1"));
+    assert_eq!(error.hint, "did you mean `certificate`?");
+}
+
+#[test]
+fn relationships_that_clash() {
+    let second_link = "[[link]]\nname = \"b\"\ninterface = \"b\"\nprefixes = \"fd00::/64\"\n\
+                       address_pools = \"fd00::/64\"\n";
+    let text = |second: &str| format!("{second_link}{LINKS}{PAIR}{second}");
+    let other = PAIR.replace("\"p\"", "\"q\"").replace("\"lan\"", "\"b\"");
+    let config = load(&text(&other));
+    let links: Vec<_> = config.failover.iter().map(|failover| failover.links.clone()).collect();
+    assert_eq!(links, [[1], [0]]);
+    let error = only_error(&text(&other.replace("\"q\"", "\"p\"")));
+    assert_eq!((error.key.as_str(), error.kind), ("failover[p].name", ProblemKind::Conflict));
+    let error = only_error(&text(&other.replace("\"b\"", "[\"b\", \"lan\"]")));
+    assert_eq!(error.key, "failover[q].links[1]", "{error}");
+    assert!(error.to_string().contains("a link belongs to one relationship"), "{error}");
+
+    // A secondary has to know how to speak before it knows to which relationship.
+    let secondary = format!("{second_link}{LINKS}{PAIR}{other}").replace("primary", "secondary");
+    load(&secondary);
+    let tls = "[failover.tls]\nca = \"/a\"\ncertificate = \"/b\"\nkey = \"/c\"\n\
+               partner_name = \"two\"\n";
+    let at = secondary.rfind("tls = \"off\"").unwrap();
+    let error = only_error(&format!("{}{tls}", &secondary[..at]));
+    assert_eq!(error.key, "failover[q].tls", "{error}");
+    assert!(error.to_string().contains("share their TLS settings"), "{error}");
+
+    let prefixes = "prefix_pools = [{ prefix = \"2001:db8:8000::/36\", delegated_length = 61 }]";
+    let error = only_error(&format!("{LINKS}{prefixes}{PAIR}"));
+    assert!(error.to_string().contains("2^25 parts (a pair can share pools of"), "{error}");
+    load(&format!("{LINKS}{}{PAIR}", prefixes.replace("61", "60")));
+}
+
 #[test]
 fn nothing_to_serve() {
     let error = only_error("");
@@ -247,7 +370,8 @@ fn unknown_keys_get_a_suggestion() {
     assert_eq!(hint("durability = 1"), "it belongs in `store`");
     assert!(hint("lease_time = 1").starts_with("known here: address_pools, "));
     assert_eq!(hint("[sever]"), "did you mean `server`?");
-    assert!(hint("[failover]").starts_with("known here: control, dataplane, defaults"));
+    assert!(hint("[sessions]").starts_with("known here: control, dataplane, defaults"));
+    assert!(hint("[failover]").contains("write `[[failover]]`"));
     assert_eq!(hint("relay.link_address = \"\""), "did you mean `link_addresses`?");
 }
 
@@ -345,6 +469,19 @@ fn warnings() {
         "relay.link_addresses = \"2001:db8:1::/64\"",
         "link[lan].relay.link_addresses",
         "in line 5 already",
+    );
+    let pair = PAIR.replace("tls = \"off\"\n", "");
+    let files = "ca = \"/a\"\ncertificate = \"/b\"\nkey = \"/c\"\npartner_name = \"two\"\n";
+    let tls = format!("[failover.tls]\n{files}");
+    assert_eq!(load(&format!("{LINKS}{pair}{tls}")).warnings, []);
+    warned(PAIR, "failover[p].tls", "read and change all leases");
+    let mclt = |mclt: &str| pair.replace("\"1h\"", mclt);
+    warned(&format!("{}{tls}", mclt("30")), "failover[p].mclt", "confirmed them");
+    warned(&format!("{}{tls}", mclt("\"3h\"")), "failover[p].mclt", "valid lifetime of link lan");
+    warned(
+        &format!("{pair}auto_partner_down = \"10s\"\n{tls}"),
+        "failover[p].auto_partner_down",
+        "taken for a partner that is down",
     );
     let hex = "00".repeat(900);
     warned(&format!("options = [{{ code = 56, hex = \"{hex}\" }}]"), "link[lan]", "904 octets");

@@ -168,15 +168,15 @@ fn an_update_is_begun_once_for_each_change() {
     table.lock(na(&duid)).extend(lease, &LIMITED, T0.plus(1), &mut sink).unwrap();
     // The acknowledgement of what was sent before counts for the lifetime alone.
     let updates = sink.len();
-    let acked = Some(first.binding.partner_lifetime);
-    let result = table.acknowledge(lease, first.stamp, acked, T0, &mut sink);
+    let acked = first.binding.partner_lifetime;
+    let result = table.acknowledge(lease, first.stamp, Some(acked), T0, &mut sink);
     assert_eq!((result, sink.len()), (Acknowledged::Changed, updates));
     let binding = table.binding(lease).unwrap();
-    assert_eq!(binding.acked_partner_lifetime, first.binding.partner_lifetime);
+    assert_eq!(binding.acked_partner_lifetime, acked);
     assert!(binding.update_pending);
     // An older acknowledgement does not lower it.
     table.acknowledge(lease, first.stamp, Some(T0), T0, &mut sink);
-    assert_eq!(table.binding(lease).unwrap().acked_partner_lifetime, acked.unwrap());
+    assert_eq!(table.binding(lease).unwrap().acked_partner_lifetime, acked);
     let second = table.begin_update(lease, false).unwrap();
     assert!(second.stamp > first.stamp);
     assert!(table.begin_update(address(200), true).is_none());

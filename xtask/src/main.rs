@@ -9,6 +9,7 @@ mod cargo;
 mod demo;
 mod fuzz;
 mod setup;
+mod sim;
 mod steps;
 mod test;
 
@@ -37,6 +38,9 @@ enum Command {
     Bench(bench::Args),
     /// Runs each fuzz target for a while. Needs the nightly toolchain and cargo-fuzz.
     Fuzz(fuzz::Args),
+    /// Runs seeds of the simulated failover pair. Ends with one line of counts, and fails if any
+    /// seed does.
+    Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Sim(args) => sim::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -85,7 +85,7 @@ pub(crate) fn decide(
     role: Role,
     now: AbsoluteTime,
 ) -> Decision {
-    if let Some(decision) = addition(ours, received, now) {
+    if let Some(decision) = addition(ours, received, role, now) {
         return decision;
     }
     let outdated = Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION);
@@ -114,7 +114,12 @@ fn not_ended(ours: &Binding, now: AbsoluteTime) -> Decision {
 /// What the table does not say: a lease that a client may use now yields to nothing that does not
 /// concern this client, and one that has ended yields to what comes after an end. All this holds
 /// for either server's version, so that the verdicts fit.
-fn addition(ours: &Binding, received: &Update<'_>, now: AbsoluteTime) -> Option<Decision> {
+fn addition(
+    ours: &Binding,
+    received: &Update<'_>,
+    role: Role,
+    now: AbsoluteTime,
+) -> Option<Decision> {
     use BindingStatus::{Active, Expired, Free, FreeBackup, PendingFree, Released, Reset};
     let outdated = Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION);
     let same_client = received.is_of_client(ours);
@@ -134,6 +139,14 @@ fn addition(ours: &Binding, received: &Update<'_>, now: AbsoluteTime) -> Option<
         (Free | FreeBackup | PendingFree, Active) if received_runs => Some(Decision::Accept),
         // Without an update of ours, the partner may know of a lease what is unknown here.
         (Free | FreeBackup | PendingFree, Active) if ours.update_pending => Some(outdated),
+        // The partner says that a free lease is its own, and nothing is known here of a move. Nobody
+        // keeps the times of free leases; leaving it to the partner is safe at any rate.
+        (Free | PendingFree, FreeBackup) if role == Role::Primary && !ours.update_pending => {
+            Some(Decision::Accept)
+        }
+        (FreeBackup, Free) if role == Role::Secondary && !ours.update_pending => {
+            Some(Decision::Accept)
+        }
         _ => None,
     }
 }

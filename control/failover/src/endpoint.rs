@@ -928,6 +928,8 @@ fn heard_of(state: ServerState, startup: bool) -> &'static str {
 }
 
 #[cfg(test)]
+mod bindings;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod tests;

@@ -69,6 +69,8 @@ pub(crate) struct Flow {
     config: Config,
     pools: Pools,
     is_connected: bool,
+    /// As of the last call of [`Flow::poll`].
+    phase: Phase,
     /// Changes go into the queue: everything before them has been or is being searched for.
     is_flowing: bool,
     queue: Queue,
@@ -118,6 +120,7 @@ impl Flow {
             config: config.clone(),
             pools: Pools { ids: pools, is_ours },
             is_connected: false,
+            phase: Phase::Quiet,
             is_flowing: false,
             queue: Queue::new(queue::LIMIT),
             window: Window::default(),
@@ -235,6 +238,7 @@ impl Flow {
     /// once. Where the transport is what stands in the way, the driver calls again when that has
     /// taken the messages; after [`Flow::next_timeout`] at the latest.
     pub(crate) fn poll(&mut self, phase: Phase, env: &mut Env<'_>, outbox: &mut Outbox) -> bool {
+        self.phase = phase;
         self.blocked_until = None;
         self.keep_pools(phase, env, outbox);
         if !self.is_connected {
@@ -265,7 +269,7 @@ impl Flow {
 
     /// When to call [`Flow::poll`] if nothing happens before.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
-        let rescan = self.rescan_at.filter(|_| self.is_flowing);
+        let rescan = self.rescan_at.filter(|_| self.phase == Phase::Normal);
         [rescan, self.blocked_until, self.keeper.next_timeout()].into_iter().flatten().min()
     }
 

@@ -88,8 +88,11 @@ impl Flow {
         if self.config.role == Role::Primary {
             self.keep_balance(env);
         }
-        for id in self.keeper.requests.drain(..) {
-            outbox.bare(MessageType::POOLRESP, id, env.now);
+        // The answer says that the balance has been looked at.
+        if !self.keeper.is_put_off {
+            for id in self.keeper.requests.drain(..) {
+                outbox.bare(MessageType::POOLRESP, id, env.now);
+            }
         }
     }
 

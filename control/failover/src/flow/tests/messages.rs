@@ -247,6 +247,12 @@ fn rejected_leases_are_sent_again_after_a_minute_only() {
     assert!(pair.primary().renew(prefix));
     pair.run();
     assert_eq!(pair.primary().counters().sent, sent + 1);
+    // In another state this is no reason to wake up.
+    let primary = pair.primary();
+    assert!(primary.flow.next_timeout().is_some());
+    primary.phase = Phase::Answering;
+    primary.poll();
+    assert_eq!(primary.flow.next_timeout(), None);
 }
 
 #[test]

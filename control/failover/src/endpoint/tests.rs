@@ -1,5 +1,8 @@
 use ServerState as Is;
-use gemel_lease::Responsiveness::{RenewResponsive, Responsive, Unresponsive};
+use gemel_lease::{
+    PairRules,
+    Responsiveness::{RenewResponsive, Responsive, Unresponsive},
+};
 
 use super::*;
 use crate::testing::{MCLT, PRIMARY, Pair, SECONDARY, secs};

@@ -17,6 +17,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use ServerState as Is;
+
 use super::*;
 
 /// What the servers say to each other.

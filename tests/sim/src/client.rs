@@ -5,7 +5,7 @@ use gemel_lease::{IaKind, Lease};
 use gemel_wire::{MessageType, StatusCode};
 
 use crate::clock::{Micros, SECOND, real_span};
-use crate::message::{Answer, Saying, build, client_duid, server_duid};
+use crate::message::{Answer, Saying, build, client_duid};
 use crate::plan::Plan;
 use crate::rng::Rng;
 
@@ -221,11 +221,6 @@ impl Client {
     pub(crate) fn extend(&mut self, rebind: bool, now: Micros, acts: &mut Vec<Act>) {
         let state = if rebind { ClientState::Rebinding } else { ClientState::Renewing };
         self.begin(state, now, 2 * SECOND, acts);
-    }
-
-    /// Whether it turns to this server.
-    pub(crate) fn names(&self, node: usize) -> bool {
-        self.server == server_duid(node)
     }
 
     /// Whether the association and lease are the client's at this moment.

@@ -10,7 +10,7 @@ use gemel_wire::{ALL_RELAY_AGENTS_AND_SERVERS, CLIENT_PORT, IaId, MessageType};
 use crate::check::{Owner, Rule};
 use crate::client::Act;
 use crate::clock::{Micros, SECOND};
-use crate::message::{Answer, Named, client_address, client_duid, named, parse};
+use crate::message::{Answer, Said, client_address, client_duid, parse, said, server_duid};
 use crate::node::{INTERFACE, PRIMARY, SECONDARY};
 use crate::store::HeldReply;
 use crate::world::{Event, MOMENT, Phase, World, name};
@@ -127,7 +127,7 @@ impl World {
     /// Both servers hear what a client says, if the network lets them.
     fn multicast(&mut self, client: usize, octets: Rc<[u8]>) {
         if self.is_traced()
-            && let Some((msg_type, leases)) = named(&octets)
+            && let Some(Said { msg_type, leases, .. }) = said(&octets)
         {
             let leases: Vec<_> = leases.iter().map(|(.., lease)| lease.to_string()).collect();
             self.say(|| format!("client {client}: {msg_type} {}", leases.join(" ")));
@@ -168,7 +168,8 @@ impl World {
             interface: INTERFACE,
         };
         let rules = process.rules();
-        let Some((msg_type, named)) = named(octets) else { return };
+        let Some(said) = said(octets) else { return };
+        let msg_type = said.msg_type;
         let former = self.leases_at(node, client);
         let mut buffer = std::mem::take(&mut self.reply_buffer);
         let mut updates = UpdateBatch::default();
@@ -181,19 +182,12 @@ impl World {
         };
         let answer = reply.and_then(parse);
         if matches!(msg_type, MessageType::RELEASE | MessageType::DECLINE) && answer.is_some() {
-            for (iaid, _, lease) in &named {
+            for (iaid, _, lease) in &said.leases {
                 let owner = Owner { client, iaid: *iaid };
                 self.checks.unknown(node, *lease, owner);
             }
         }
-        self.check_continuity(
-            node,
-            client,
-            msg_type,
-            &named,
-            rules.responsiveness,
-            answer.as_ref(),
-        );
+        self.check_continuity(node, client, &said, rules.responsiveness, answer.as_ref());
         let mut grants = Vec::new();
         if let Some(answer) = &answer {
             self.stats.answers += 1;
@@ -317,18 +311,18 @@ impl World {
         &mut self,
         node: usize,
         client: usize,
-        msg_type: MessageType,
-        named: &[Named],
+        said: &Said,
         responsiveness: Responsiveness,
         answer: Option<&Answer>,
     ) {
         if self.checks.loose.is_some() {
             return;
         }
+        let msg_type = said.msg_type;
         let must_answer = match (msg_type, responsiveness) {
             (MessageType::REBIND, Responsiveness::Responsive) => true,
             (MessageType::RENEW, Responsiveness::Responsive | Responsiveness::RenewResponsive) => {
-                self.clients[client].names(node)
+                said.server == server_duid(node)
             }
             _ => false,
         };
@@ -338,7 +332,7 @@ impl World {
         let slack = self.slack();
         let now = self.nodes[node].clock.at(self.now).wall;
         let slack_secs = u32::try_from(slack / SECOND).unwrap_or(0);
-        for (iaid, kind, lease) in named {
+        for (iaid, kind, lease) in &said.leases {
             let owner = Owner { client, iaid: *iaid };
             let holds = self.clients[client].holds(*iaid, *lease, self.now + slack);
             let known = self.checks.known(node, *lease, owner);

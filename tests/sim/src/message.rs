@@ -141,10 +141,20 @@ fn leases(options: &Options<'_>) -> Option<Vec<AnswerLease>> {
 /// A lease that a client's message names: the number and kind of the association, and the lease.
 pub(crate) type Named = (u32, IaKind, Lease);
 
-/// What a client's message names, for the checkers.
-pub(crate) fn named(octets: &[u8]) -> Option<(MessageType, Vec<Named>)> {
+/// What a client's message says, for the checkers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Said {
+    pub(crate) msg_type: MessageType,
+    /// The server that is named.
+    pub(crate) server: Vec<u8>,
+    pub(crate) leases: Vec<Named>,
+}
+
+/// Reads a client's message.
+pub(crate) fn said(octets: &[u8]) -> Option<Said> {
     let message = Message::parse(octets).ok()?;
-    let mut named = Vec::new();
+    let server = message.options.first(OptionCode::SERVER_ID).unwrap_or_default().to_vec();
+    let mut said = Said { msg_type: message.msg_type, server, leases: Vec::new() };
     for option in message.options {
         let kind = match option.code {
             OptionCode::IA_NA => IaKind::Na,
@@ -153,9 +163,9 @@ pub(crate) fn named(octets: &[u8]) -> Option<(MessageType, Vec<Named>)> {
         };
         let ia = Ia::parse(option.data).ok()?;
         let leases = leases(&ia.options)?;
-        named.extend(leases.iter().map(|it| (ia.iaid.0, kind, it.lease)));
+        said.leases.extend(leases.iter().map(|it| (ia.iaid.0, kind, it.lease)));
     }
-    Some((message.msg_type, named))
+    Some(said)
 }
 
 /// The DUID of a server of the pair.
@@ -192,9 +202,9 @@ mod tests {
             rapid_commit: false,
             ias: &[(1, IaKind::Na, vec![address]), (2, IaKind::Pd, vec![prefix])],
         });
-        let (msg_type, leases) = named(&octets).unwrap();
-        assert_eq!(msg_type, MessageType::RENEW);
-        assert_eq!(leases, [(1, IaKind::Na, address), (2, IaKind::Pd, prefix)]);
+        let said = said(&octets).unwrap();
+        assert_eq!((said.msg_type, &said.server[..]), (MessageType::RENEW, &server_duid(1)[..]));
+        assert_eq!(said.leases, [(1, IaKind::Na, address), (2, IaKind::Pd, prefix)]);
         let answer = parse(&octets).unwrap();
         assert_eq!((answer.xid, answer.server), (0x01_0203, server_duid(1).to_vec()));
         assert_eq!(answer.ias[1].leases[0].lease, prefix);

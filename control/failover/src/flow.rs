@@ -246,6 +246,11 @@ impl Flow {
         }
         let more = match phase {
             Phase::Quiet => return false,
+            // The partner is about to serve again, and hears first of what has changed hands.
+            Phase::PartnerDown { .. } if self.is_settling => {
+                let sent = self.send_updates(true, env, outbox);
+                self.finish_own_walk() || sent
+            }
             Phase::Answering | Phase::PartnerDown { .. } => self.send_updates(false, env, outbox),
             Phase::Normal => {
                 self.rescan_if_due(env.now.monotonic);

@@ -88,6 +88,8 @@ pub(crate) struct Flow {
     rescan_at: Option<Duration>,
     blocked_until: Option<Duration>,
     keeper: Keeper,
+    /// This server has lost its memory, and kept to this MCLT before; see [`Flow::forget`].
+    forgotten: Option<u32>,
     /// A batch was lost: what is in the table need not be in the store.
     in_doubt: bool,
     counters: FlowCounters,
@@ -134,6 +136,7 @@ impl Flow {
             rescan_at: None,
             blocked_until: None,
             keeper: Keeper::default(),
+            forgotten: None,
             in_doubt: false,
             counters: FlowCounters::default(),
             group: Vec::new(),
@@ -199,6 +202,12 @@ impl Flow {
         if self.is_connected {
             self.walk(Purpose::Unacknowledged);
         }
+    }
+
+    /// Says whether this server has lost its memory, and with it what it told its clients; the MCLT
+    /// limited that.
+    pub(crate) fn forget(&mut self, mclt: Option<u32>) {
+        self.forgotten = mclt;
     }
 
     /// The partner's UPDREQ, or UPDREQALL.

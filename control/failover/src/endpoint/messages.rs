@@ -33,6 +33,9 @@ impl Endpoint {
                 self.partner_state(state, flags, since, env.now)
             }
             Event::BndUpd(message) => {
+                let had_clients = self.record.history == PairHistory::Run;
+                let forgotten = self.record.memory_lost && had_clients;
+                self.flow.forget(forgotten.then_some(self.mclt_before));
                 self.flow.bndupd(&message, env, &mut self.outbox)?;
                 self.progress(env.now);
             }

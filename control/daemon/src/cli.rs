@@ -379,3 +379,47 @@ fn start_log(config: &Config) {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_lines() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        for line in [
+            "gemel serve --config a.toml",
+            "gemel ctl --socket /s --json status",
+            "gemel ctl status --socket /s --json",
+            "gemel ctl leases",
+            "gemel ctl failover status --json",
+            "gemel ctl failover partner-down pair --confirm",
+            "gemel ctl failover resync",
+            "gemel ctl failover disconnect pair",
+            "gemel ctl drain",
+            "gemel ctl drain pair --undo",
+            "gemel ca init /root/ca",
+            "gemel ca issue /root/ca --name one.example.net --days 30",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));
+        }
+        for line in ["gemel ctl", "gemel ctl failover", "gemel ctl rest", "gemel ca issue /root/ca"]
+        {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn nothing_is_sent_without_the_confirmation() {
+        let question = Question::Failover {
+            command: FailoverCommand::PartnerDown { relationship: None, confirm: false },
+        };
+        // There is no such socket, and it is not looked for.
+        let socket = Some(PathBuf::from("/nowhere/ctl.sock"));
+        let code = ask(Path::new("/nowhere"), socket, false, &question).unwrap();
+        assert_eq!(code, ExitCode::from(EXIT_USAGE));
+    }
+}

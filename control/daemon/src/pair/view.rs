@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use gemel_failover::{FlowCounters, ResyncProgress, Role, ServerState, Status, StatusCounts};
-use gemel_lease::{AbsoluteTime, LeaseTable, PoolId, Responsiveness};
+use gemel_lease::{AbsoluteTime, LeaseTable, PoolId, PoolRange, Responsiveness};
 use serde::Serialize;
 
 /// One relationship.
@@ -229,7 +229,9 @@ fn by_status(counts: &StatusCounts) -> BTreeMap<&'static str, u64> {
 
 /// The balance of a relationship's prefix pools.
 pub fn balance(table: &LeaseTable, pools: &[PoolId], names: &[String]) -> Vec<BalanceView> {
-    let each = pools.iter().filter_map(|pool| {
+    let is_prefixes =
+        |pool: &PoolId| matches!(table.pools().config(*pool).range, PoolRange::Prefixes { .. });
+    let each = pools.iter().filter(|pool| is_prefixes(pool)).filter_map(|pool| {
         let (primary, secondary) = table.prefix_balance(*pool);
         let moving = table.prefixes_moving(*pool);
         let name = names.get(usize::from(pool.0))?.clone();

@@ -156,7 +156,8 @@ impl Flow {
 
     /// A step in PARTNER-DOWN state.
     fn step(&mut self, since: AbsoluteTime, mclt: u32, env: &mut Env<'_>) {
-        if self.keeper.step_at.is_some_and(|at| env.now.monotonic < at) {
+        // What changes hands now the partner would not hear of in time.
+        if self.is_settling || self.keeper.step_at.is_some_and(|at| env.now.monotonic < at) {
             return;
         }
         let now = env.now.wall;

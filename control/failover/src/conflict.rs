@@ -125,7 +125,8 @@ fn addition(
     let same_client = received.is_of_client(ours);
     let received_runs = now < received.state_expiration_time;
     let heard = ours.client_last_transaction_time.max(ours.partner_raw_clt_time);
-    let received_heard = received.clt.unwrap_or(AbsoluteTime::ZERO);
+    let received_heard = received.clt.unwrap_or_default().max(received.partner_raw_clt_time);
+    let is_untold = !ours.update_pending && ours.start_time_of_state == AbsoluteTime::ZERO;
     match (ours.status, received.status) {
         (Active, Active) if !same_client => match (ours.is_active(now), received_runs) {
             (true, false) => Some(outdated),
@@ -147,12 +148,10 @@ fn addition(
         (Free | FreeBackup | PendingFree, Active) if ours.update_pending => Some(outdated),
         // The partner says that a free lease is its own, and nothing is known here of a move. Nobody
         // keeps the times of free leases; leaving it to the partner is safe at any rate.
-        (Free | PendingFree, FreeBackup) if role == Role::Primary && !ours.update_pending => {
+        (Free | PendingFree, FreeBackup) if role == Role::Primary && is_untold => {
             Some(Decision::Accept)
         }
-        (FreeBackup, Free) if role == Role::Secondary && !ours.update_pending => {
-            Some(Decision::Accept)
-        }
+        (FreeBackup, Free) if role == Role::Secondary && is_untold => Some(Decision::Accept),
         _ => None,
     }
 }

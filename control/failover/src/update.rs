@@ -254,9 +254,13 @@ fn taken(ours: &Binding, update: &Update<'_>, role: Role) -> Binding {
     if same_client {
         let heard = &mut new.client_last_transaction_time;
         *heard = ours.client_last_transaction_time.max(*heard);
-        // Both are the greatest of their kind that there ever was (section 7.3).
+        // Both are the greatest of their kind that there ever was (section 7.3). Of a lease that has
+        // ended here the partner may have forgotten what it acknowledged.
         new.expiration_time = new.expiration_time.max(ours.expiration_time);
-        new.acked_partner_lifetime = new.acked_partner_lifetime.max(ours.acked_partner_lifetime);
+        if ours.status == BindingStatus::Active {
+            let acked = &mut new.acked_partner_lifetime;
+            *acked = ours.acked_partner_lifetime.max(*acked);
+        }
         if update.clt.is_none() {
             new.partner_raw_clt_time = ours.partner_raw_clt_time;
         }

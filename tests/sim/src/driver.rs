@@ -14,6 +14,9 @@ use crate::store::{Batch, Origin};
 use crate::wires::{ConnectionId, Segment};
 use crate::world::{Event, MOMENT, World, name};
 
+/// Timeouts of an endpoint in a second, at most.
+const WAKES_MAX: u32 = 1000;
+
 /// An input of an endpoint.
 #[derive(Debug)]
 pub(crate) enum Input<'a> {
@@ -324,11 +327,20 @@ impl World {
     }
 
     pub(crate) fn wake(&mut self, node: usize) {
+        let now = self.now;
         let Some(process) = &mut self.nodes[node].process else { return };
         if process.wake_at != Some(self.now) {
             return;
         }
         process.wake_at = None;
+        // A deadline that stays in the past would keep the pair thread from sleeping.
+        if now >= process.wakes_since + SECOND {
+            (process.wakes_since, process.wakes) = (now, 0);
+        }
+        process.wakes += 1;
+        if process.wakes > WAKES_MAX {
+            self.violate(Rule::Panic, || format!("the {} has a timer that spins", name(node)));
+        }
         self.drive_quietly(node, Input::Timeout);
     }
 

@@ -71,6 +71,9 @@ pub(crate) struct Process {
     pub(crate) commits: Commits,
     pub(crate) persists: VecDeque<StoredState>,
     pub(crate) wake_at: Option<Micros>,
+    /// How often it has been woken since then.
+    pub(crate) wakes: u32,
+    pub(crate) wakes_since: Micros,
     /// Last stamp that was pushed of each lease.
     pub(crate) pushed: BTreeMap<Lease, u64>,
     /// By transaction: what has to be stored before the BNDREPLY may leave.
@@ -141,6 +144,8 @@ impl Node {
             commits: Commits::default(),
             persists: VecDeque::new(),
             wake_at: None,
+            wakes: 0,
+            wakes_since: 0,
             pushed,
             owed: BTreeMap::new(),
             missed: false,

@@ -156,8 +156,12 @@ impl Flow {
 
     /// A step in PARTNER-DOWN state.
     fn step(&mut self, since: AbsoluteTime, mclt: u32, env: &mut Env<'_>) {
-        // What changes hands now the partner would not hear of in time.
-        if self.is_settling || self.keeper.step_at.is_some_and(|at| env.now.monotonic < at) {
+        if self.is_settling {
+            // What changes hands now the partner would not hear of in time.
+            self.keeper.step_at = None;
+            return;
+        }
+        if self.keeper.step_at.is_some_and(|at| env.now.monotonic < at) {
             return;
         }
         let now = env.now.wall;

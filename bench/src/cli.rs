@@ -14,7 +14,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     clock::Clock,
-    engine::{Engine, World, slots_for_rate},
+    engine::{Engine, Patience, World, slots_for_rate},
+    events::{At, Events},
+    failover::FailoverReport,
     find_max::{Found, LimitedBy, Search, Step},
     generator,
     machine::Environment,
@@ -52,6 +54,13 @@ enum Command {
     Run(RunArgs),
     /// Search for the highest rate within a loss limit.
     FindMax(FindMaxArgs),
+    /// One run at a fixed rate in the middle of which something happens to the servers.
+    ///
+    /// Clients behave as RFC 8415 has it, only faster: they send again, and turn from a server that
+    /// does not answer to any other. By default they send again after 100 ms, turn to any server
+    /// after 500 ms and give up after 10 s. SIGUSR1 and SIGUSR2 mark an event that somebody else
+    /// brings about.
+    Failover(FailoverArgs),
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +110,28 @@ struct FindMaxArgs {
 }
 
 #[derive(Debug, Args)]
+struct FailoverArgs {
+    /// Exchanges per second, whatever the servers do (open loop).
+    #[arg(long, value_name = "R", default_value_t = 1000.0, value_parser = rate)]
+    rate: f64,
+    /// Length of the run.
+    #[arg(long, value_name = "S", default_value_t = 20.0, value_parser = rate)]
+    seconds: f64,
+    /// Share of exchanges, 0 to 1, of clients that come back: they renew. The others are new
+    /// clients, as long as there are any.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share)]
+    returning: f64,
+    /// Run a shell command at this time from the start of the run; may be given several times.
+    #[arg(long, value_name = "SECONDS:COMMAND")]
+    at: Vec<At>,
+    /// The pair's MCLT: grants with a valid lifetime of at most this many seconds are counted.
+    #[arg(long, value_name = "S")]
+    mclt: Option<u32>,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
 struct CommonArgs {
     /// Interface towards the server.
     #[arg(long, short, value_name = "IF")]
@@ -124,10 +155,18 @@ struct CommonArgs {
     /// Share of exchanges, 0 to 1, in which a client that holds a lease renews it.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     renew_share: f64,
-    /// How long an answer is waited for, in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 1000,
+    /// How long an answer is waited for, in milliseconds [default: 1000, with failover 10000].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    timeout: Option<u64>,
+    /// Send a message again that has no answer after this many milliseconds, and then after twice
+    /// the time, and so on (RFC 8415 section 15).
+    #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = "100",
           value_parser = clap::value_parser!(u64).range(1..=600_000))]
-    timeout: u64,
+    retransmit: Option<u64>,
+    /// Turn to any server when the one that was asked by name has not answered for this many
+    /// milliseconds: REBIND follows RENEW, and a new SOLICIT follows REQUEST.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    any_server: Option<u64>,
     /// Send through a chain of this many relay agents.
     #[arg(long, value_name = "DEPTH", num_args = 0..=1, default_value_t = 0,
           default_missing_value = "1",
@@ -212,6 +251,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::FindMax(args) => find_max(&args),
+        Command::Failover(args) => failover(args),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -263,6 +303,7 @@ impl<'a> Bench<'a> {
             pd: !matches!(args.ia, IaChoice::Na),
             rapid_commit: args.rapid_commit,
             renew_share: args.renew_share,
+            returning: None,
             relay,
         };
         if traffic.longest() > DATAGRAM_MAX {
@@ -301,17 +342,36 @@ impl<'a> Bench<'a> {
         salt: u64,
         live: &Live,
     ) -> anyhow::Result<(Summary, Stats)> {
+        self.run_with(pace, duration_s, exchanges, salt, live, None)
+    }
+
+    fn run_with(
+        &mut self,
+        pace: Pace,
+        duration_s: f64,
+        exchanges: Option<u64>,
+        salt: u64,
+        live: &Live,
+        disturbance: Option<Disturbance>,
+    ) -> anyhow::Result<(Summary, Stats)> {
         let args = self.args;
-        let timeout = args.timeout * 1_000_000;
+        let patience = args.patience();
         let outstanding = match pace {
-            Pace::Rate(rate) => slots_for_rate(rate, timeout),
+            Pace::Rate(rate) => slots_for_rate(rate, patience.timeout),
             Pace::Window(window) => window,
         };
         let world = self.world.take().context("the last run did not end")?;
         let seed = args.seed ^ salt.rotate_left(32);
         let mut engine =
-            Engine::new(self.traffic.clone(), world, outstanding, timeout, seed, self.clock.now());
+            Engine::new(self.traffic.clone(), world, outstanding, patience, seed, self.clock.now());
+        let mclt = disturbance.as_ref().and_then(|disturbance| disturbance.mclt);
+        if disturbance.is_some() {
+            engine.watch(mclt);
+        }
         let begin = self.clock.now();
+        if let Some(disturbance) = &disturbance {
+            disturbance.events.begin(self.clock, begin);
+        }
         let duration = whole(duration_s * 1e9);
         let mut schedule = Schedule::new(pace, begin, duration, exchanges);
         let mut progress = |interval: &_| live.show(interval);
@@ -338,9 +398,10 @@ impl<'a> Bench<'a> {
         }
         .with_context(|| format!("sending on {} broke off", self.interface.name))?;
         live.done();
+        let replies = engine.take_replies();
         let (mut world, stats) = engine.finish();
         world.audit(span.end);
-        let summary = Summary::new(Measured {
+        let mut summary = Summary::new(Measured {
             setup: self.setup(pace, duration_s),
             environment: self.environment.clone(),
             stats: &stats,
@@ -352,6 +413,11 @@ impl<'a> Bench<'a> {
                 AnyPort::Socket(port) => port.info(),
             },
         });
+        if let Some(disturbance) = disturbance {
+            let events = disturbance.events.end();
+            let report = FailoverReport::new(&events, &replies, &stats, &world, &span, mclt);
+            summary.failover = Some(report);
+        }
         self.world = Some(world);
         Ok((summary, stats))
     }
@@ -371,7 +437,10 @@ impl<'a> Bench<'a> {
             renew_share: args.renew_share,
             relay_depth: args.relay,
             link_addresses: args.link_address.iter().map(ToString::to_string).collect(),
-            timeout_ms: args.timeout,
+            returning: self.traffic.returning,
+            timeout_ms: args.timeout_ms(),
+            retransmit_ms: args.retransmit,
+            any_server_ms: args.any_server,
             interface: self.interface.name.clone(),
             server: self.server.to_string(),
             core: args.core,
@@ -389,6 +458,27 @@ impl<'a> Bench<'a> {
         };
         write().with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+impl CommonArgs {
+    fn timeout_ms(&self) -> u64 {
+        self.timeout.unwrap_or(1000)
+    }
+
+    fn patience(&self) -> Patience {
+        let ns = |ms: u64| ms * 1_000_000;
+        Patience {
+            timeout: ns(self.timeout_ms()),
+            retransmit: self.retransmit.map(ns),
+            any_server: self.any_server.map(ns),
+        }
+    }
+}
+
+/// What happens in the middle of a run.
+struct Disturbance {
+    events: Events,
+    mclt: Option<u32>,
 }
 
 /// What fits behind the headers of an Ethernet frame of 1514 octets.
@@ -473,6 +563,32 @@ fn find_max(args: &FindMaxArgs) -> anyhow::Result<u8> {
     Ok(if found.limited_by == LimitedBy::Violation { FAILED } else { OK })
 }
 
+fn failover(mut args: FailoverArgs) -> anyhow::Result<u8> {
+    if args.common.renew_share != 0.0 {
+        bail!("failover has --returning instead of --renew-share: who comes back renews");
+    }
+    args.common.timeout.get_or_insert(10_000);
+    args.common.retransmit.get_or_insert(100);
+    args.common.any_server.get_or_insert(500);
+    let disturbance = Disturbance { events: Events::prepare(&args.at)?, mclt: args.mclt };
+    let common = &args.common;
+    let mut bench = Bench::open(common)?;
+    bench.traffic.renew_share = 1.0;
+    bench.traffic.returning = Some(args.returning);
+    let live = Live::new(common.quiet);
+    let pace = Pace::Rate(args.rate);
+    let (summary, stats) = bench.run_with(pace, args.seconds, None, 0, &live, Some(disturbance))?;
+    bench.write_grants()?;
+    println!("{}", report::text(&summary, &stats));
+    write_out(common.out.as_deref(), &summary, &stats)?;
+    if common.json {
+        println!("{}", serde_json::to_string(&summary)?);
+    }
+    let events = summary.failover.as_ref().map_or(&[][..], |report| &report.events);
+    let all_ran = events.iter().all(|event| event.failure.is_none());
+    Ok(if summary.passed && all_ran { OK } else { FAILED })
+}
+
 fn step_line(step: &Step) -> String {
     let verdict = match (step.within, step.valid) {
         (_, false) => "not valid: generator",
@@ -522,6 +638,8 @@ mod tests {
             "gemel-bench run -i eth1 --rate 5 --relay --link-address 2001:db8::1,2001:db8::2",
             "gemel-bench run -i eth1 --rate 5 --slo p99<2ms,loss<0.1%",
             "gemel-bench find-max -i eth1 --loss 2.5 --step-seconds 2",
+            "gemel-bench run -i eth1 --rate 5 --retransmit --any-server 300",
+            "gemel-bench failover -i eth1 --at 5:reboot --at 8.5:date --mclt 60 --retransmit 50",
         ] {
             assert!(parse(good).is_ok(), "{good}");
         }
@@ -534,6 +652,8 @@ mod tests {
             "gemel-bench run -i eth1 --rate 5 --renew-share 1.5",
             "gemel-bench run -i eth1 --rate 5 --slo p99",
             "gemel-bench run -i eth1 --rate 5 --relay 33",
+            "gemel-bench failover -i eth1 --at reboot",
+            "gemel-bench failover -i eth1 --returning 2",
         ] {
             assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
         }

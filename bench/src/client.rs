@@ -111,6 +111,8 @@ pub struct Population {
     identities: Identities,
     states: Vec<ClientState>,
     cursor: u32,
+    /// Clients below this number have been taken by [`Population::take_new`].
+    known: u32,
 }
 
 impl Population {
@@ -119,7 +121,12 @@ impl Population {
     pub fn new(seed: u64, count: u32) -> Self {
         let fresh =
             ClientState { na: HeldLease::NONE, pd: HeldLease::NONE, server: 0, busy: false };
-        Self { identities: Identities::new(seed), states: vec![fresh; index(count)], cursor: 0 }
+        Self {
+            identities: Identities::new(seed),
+            states: vec![fresh; index(count)],
+            cursor: 0,
+            known: 0,
+        }
     }
 
     /// How many there are.
@@ -138,10 +145,28 @@ impl Population {
     /// they return. Looks at a bounded number, so `None` means that nearly all are busy.
     #[inline]
     pub fn take_next(&mut self) -> Option<ClientIndex> {
-        let count = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
+        self.take_below(u32::try_from(self.states.len()).unwrap_or(u32::MAX))
+    }
+
+    /// A client that has not been taken by this before; `None` when all have.
+    pub fn take_new(&mut self) -> Option<ClientIndex> {
+        let state = self.states.get_mut(index(self.known))?;
+        state.busy = true;
+        self.known += 1;
+        Some(ClientIndex(self.known - 1))
+    }
+
+    /// One of those that [`Population::take_new`] has handed out, picked by a random number, unless
+    /// nearly all of them are busy.
+    pub fn take_known(&mut self, random: u32) -> Option<ClientIndex> {
+        self.cursor = random.checked_rem(self.known)?;
+        self.take_below(self.known)
+    }
+
+    fn take_below(&mut self, count: u32) -> Option<ClientIndex> {
         for _ in 0..count.min(64) {
             let client = self.cursor;
-            self.cursor = if client + 1 == count { 0 } else { client + 1 };
+            self.cursor = if client + 1 >= count { 0 } else { client + 1 };
             let state = &mut self.states[index(client)];
             if !state.busy {
                 state.busy = true;
@@ -222,6 +247,25 @@ mod tests {
         assert!((0..1000).all(|i| !duids.contains(&other.identity(ClientIndex(i)).duid)));
         let mac = a.identity(ClientIndex(9)).mac;
         assert_eq!(mac[0] & 3, 2, "locally administered, unicast");
+    }
+
+    #[test]
+    fn new_clients_come_once_and_known_ones_at_random() {
+        let mut clients = Population::new(1, 3);
+        assert_eq!(clients.take_known(5), None);
+        assert_eq!(clients.take_new(), Some(ClientIndex(0)));
+        assert_eq!(clients.take_known(5), None, "busy");
+        clients.state_mut(ClientIndex(0)).busy = false;
+        assert_eq!(clients.take_known(5), Some(ClientIndex(0)));
+        assert_eq!(clients.take_new(), Some(ClientIndex(1)));
+        assert_eq!(clients.take_new(), Some(ClientIndex(2)));
+        assert_eq!(clients.take_new(), None);
+        for client in 0..3 {
+            clients.state_mut(ClientIndex(client)).busy = false;
+        }
+        let picked: Vec<_> =
+            [7, 7, 2].into_iter().map(|n| clients.take_known(n).unwrap().0).collect();
+        assert_eq!(picked, [1, 2, 0], "the next one where that is busy");
     }
 
     #[test]

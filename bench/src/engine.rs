@@ -2,7 +2,10 @@
 //!
 //! The engine does no IO and reads no clock. Times are clock times in ns.
 
-use std::collections::VecDeque;
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
 
 use gemel_wire::{Duid, Message, MessageType, StatusCode};
 
@@ -10,7 +13,7 @@ use crate::{
     client::{ClientIndex, HeldLease, Identity, Population, Random},
     ledger::{Conflict, Ledger, hex, valid_until},
     message::{EnvelopeError, NamedLease, Outgoing, Traffic},
-    number::{low32, whole},
+    number::{SECOND_NS, low32, whole},
     oracle::{Answer, Asked, Grant, Violation, judge, refusal_counter},
     slots::{Found, SLOTS_MAX, Slots, Stage},
     stats::{Counter, Interval, Pair, Stats},
@@ -121,57 +124,142 @@ impl World {
     }
 }
 
+/// How long clients wait, and what they do then. Times in ns.
 #[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// When a message without an answer is given up.
+    pub timeout: u64,
+    /// When it is sent again for the first time; the wait doubles each time, up to
+    /// [`RETRANSMIT_MAX`] times this one (RFC 8415 section 15). Without it, nothing is sent again.
+    pub retransmit: Option<u64>,
+    /// When a client whose message names a server turns to any server: from RENEW to REBIND (as at
+    /// T2, RFC 8415 section 18.2.5), from REQUEST to a new SOLICIT (section 18.2.2).
+    pub any_server: Option<u64>,
+}
+
+impl Patience {
+    /// Every message is sent once and given up after `timeout`.
+    #[must_use]
+    pub fn once(timeout: u64) -> Self {
+        Self { timeout, retransmit: None, any_server: None }
+    }
+}
+
+/// The longest wait between retransmissions, in first waits: REQ_MAX_RT is 30 times REQ_TIMEOUT
+/// (RFC 8415 section 7.6).
+const RETRANSMIT_MAX: u64 = 30;
+
+/// A valid REPLY, for what depends on who answered when.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ReplySeen {
+    /// When, ns since the clock's start.
+    pub at: u64,
+    /// Index of the server in [`World::servers`].
+    pub server: u8,
+    /// It answered a RENEW, which names a server; what else a client asks may go to either server
+    /// of a pair.
+    pub renew: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Deadline {
     at: u64,
     slot: u32,
     generation: u32,
 }
 
+/// A message that is to be sent: of which slot, and what.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    slot: u32,
+    /// The slot's generation when this was decided; if it is another one now, that is moot.
+    generation: u32,
+    next: Next,
+    /// The moment at which the message is due.
+    due: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// REQUEST, after an ADVERTISE.
+    Request,
+    /// The same message again.
+    Again,
+    /// A message to any server instead of the named one.
+    AnyServer,
+}
+
 /// The exchanges of one generator.
 #[derive(Debug)]
 pub struct Engine {
     traffic: Traffic,
-    timeout: u64,
+    patience: Patience,
     renew_threshold: u64,
+    /// None: all clients come in turn.
+    returning_threshold: Option<u64>,
+    /// Valid lifetimes up to this many seconds are counted.
+    mclt: Option<u32>,
+    /// Every REPLY, if that is wanted.
+    replies: Option<Vec<ReplySeen>>,
     random: Random,
     world: World,
     stats: Stats,
     slots: Slots,
-    ready: VecDeque<u32>,
-    /// In order of time, because all messages wait equally long.
+    ready: VecDeque<Ready>,
+    /// When messages are given up; in order of time, because all wait equally long.
     deadlines: VecDeque<Deadline>,
+    /// When clients turn to any server; in order of time, too.
+    turns: VecDeque<Deadline>,
+    /// When messages are sent again.
+    retransmits: BinaryHeap<Reverse<Deadline>>,
     /// New exchanges are being started; completions now make the rate.
     in_time: bool,
 }
 
 impl Engine {
     /// An engine that has sent nothing. `outstanding` is how many exchanges may be under way at
-    /// once, at most 2^20; `timeout` is in ns.
+    /// once, at most 2^20.
     #[must_use]
     pub fn new(
         traffic: Traffic,
         world: World,
         outstanding: u32,
-        timeout: u64,
+        patience: Patience,
         seed: u64,
         now: u64,
     ) -> Self {
         let mut random = Random::new(seed);
         let slots = Slots::new(outstanding.min(SLOTS_MAX), random.next_u32());
-        let renew_threshold = whole(traffic.renew_share.clamp(0.0, 1.0) * 4_294_967_296.0);
+        let threshold = |share: f64| whole(share.clamp(0.0, 1.0) * 4_294_967_296.0);
         Self {
+            renew_threshold: threshold(traffic.renew_share),
+            returning_threshold: traffic.returning.map(threshold),
             traffic,
-            timeout,
-            renew_threshold,
+            patience,
+            mclt: None,
+            replies: None,
             random,
             world,
             stats: Stats::new(now),
             slots,
             ready: VecDeque::with_capacity(1024),
             deadlines: VecDeque::with_capacity(65_536),
+            turns: VecDeque::new(),
+            retransmits: BinaryHeap::new(),
             in_time: true,
         }
+    }
+
+    /// Keeps every REPLY for [`Engine::take_replies`], and counts the grants whose valid lifetime is
+    /// at most `mclt` seconds.
+    pub fn watch(&mut self, mclt: Option<u32>) {
+        self.mclt = mclt;
+        self.replies = Some(Vec::with_capacity(1 << 16));
+    }
+
+    /// What [`Engine::watch`] has collected, in order of time.
+    pub fn take_replies(&mut self) -> Vec<ReplySeen> {
+        self.replies.take().unwrap_or_default()
     }
 
     /// Exchanges under way.
@@ -180,7 +268,7 @@ impl Engine {
         self.slots.outstanding()
     }
 
-    /// Whether a REQUEST waits to be sent.
+    /// Whether a message of an exchange under way waits to be sent.
     #[must_use]
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -228,7 +316,7 @@ impl Engine {
             self.stats.count(Counter::NoSlot);
             return None;
         };
-        let Some(client) = self.world.clients.take_next() else {
+        let Some(client) = self.next_client() else {
             self.slots.release(at);
             self.stats.count(Counter::NoClient);
             return None;
@@ -248,24 +336,110 @@ impl Engine {
         self.send(at, if renew { Stage::Renew } else { Stage::Solicit }, now, buffer)
     }
 
-    /// Writes the next REQUEST that is ready and returns its length.
+    fn next_client(&mut self) -> Option<ClientIndex> {
+        let clients = &mut self.world.clients;
+        let Some(threshold) = self.returning_threshold else { return clients.take_next() };
+        let which = self.random.next_u32();
+        if u64::from(self.random.next_u32()) < threshold {
+            clients.take_known(which).or_else(|| clients.take_new())
+        } else {
+            clients.take_new().or_else(|| clients.take_known(which))
+        }
+    }
+
+    /// Writes the next message of an exchange under way and returns its length; `None` if it has
+    /// become moot.
     pub fn next_ready(&mut self, now: u64, buffer: &mut [u8]) -> Option<usize> {
-        let at = self.ready.pop_front()?;
-        self.send(at, Stage::Request, now, buffer)
+        let ready = self.ready.pop_front()?;
+        let slot = self.slots.get(ready.slot);
+        // An answer may have come since this was decided.
+        if slot.generation != ready.generation {
+            return None;
+        }
+        let stage = match (ready.next, slot.stage) {
+            (Next::Request, Stage::Ready) => Stage::Request,
+            (Next::Again, Stage::Solicit | Stage::Request | Stage::Renew | Stage::Rebind) => {
+                return self.send_again(ready.slot, now, buffer);
+            }
+            (Next::AnyServer, Stage::Request) => Stage::Solicit,
+            (Next::AnyServer, Stage::Renew) => Stage::Rebind,
+            _ => return None,
+        };
+        if let Next::AnyServer = ready.next {
+            self.turned(ready.slot, now);
+        }
+        self.slots.get_mut(ready.slot).due = ready.due;
+        self.send(ready.slot, stage, now, buffer)
+    }
+
+    /// Counts a message that the named server left without an answer.
+    fn turned(&mut self, at: u32, now: u64) {
+        let slot = self.slots.get_mut(at);
+        let (pair, counter) = if slot.stage == Stage::Renew {
+            (Pair::RenewReply, Counter::RenewTurned)
+        } else {
+            // The offer was that of the server which has not answered.
+            (slot.na, slot.pd) = (None, None);
+            (Pair::RequestReply, Counter::RequestTurned)
+        };
+        let waited = now.saturating_sub(slot.due);
+        self.stats.count(counter);
+        self.stats.timed_out(pair, waited);
     }
 
     fn send(&mut self, at: u32, stage: Stage, now: u64, buffer: &mut [u8]) -> Option<usize> {
-        let (msg_type, counter) = match stage {
-            Stage::Solicit => (MessageType::SOLICIT, Counter::SentSolicit),
-            Stage::Renew => (MessageType::RENEW, Counter::SentRenew),
-            _ => (MessageType::REQUEST, Counter::SentRequest),
+        let counter = match stage {
+            Stage::Solicit => Counter::SentSolicit,
+            Stage::Renew => Counter::SentRenew,
+            Stage::Rebind => Counter::SentRebind,
+            _ => Counter::SentRequest,
         };
         // A client uses a new transaction id for each message (RFC 8415 section 16.1).
+        let first_wait = self.patience.retransmit.map(|wait| self.jitter(wait));
         let slot = self.slots.get_mut(at);
         slot.generation = slot.generation.wrapping_add(1);
         slot.stage = stage;
         slot.sent = now;
+        slot.wait = first_wait.unwrap_or(0);
         let slot = *slot;
+        let len = self.write(at, 0, buffer)?;
+        let deadline = |wait| Deadline { at: now + wait, slot: at, generation: slot.generation };
+        self.deadlines.push_back(deadline(self.patience.timeout));
+        if let (Stage::Request | Stage::Renew, Some(wait)) = (stage, self.patience.any_server) {
+            self.turns.push_back(deadline(wait));
+        }
+        if let Some(wait) = first_wait {
+            self.retransmits.push(Reverse(deadline(wait)));
+        }
+        self.stats.count(counter);
+        self.stats.lag.saturating_record(now.saturating_sub(slot.due));
+        Some(len)
+    }
+
+    /// Sends the current message once more, with the same transaction id (RFC 8415 section 16.1).
+    fn send_again(&mut self, at: u32, now: u64, buffer: &mut [u8]) -> Option<usize> {
+        let slot = *self.slots.get(at);
+        let elapsed = now.saturating_sub(slot.sent) / 10_000_000;
+        let len = self.write(at, u16::try_from(elapsed).unwrap_or(u16::MAX), buffer)?;
+        let first = self.patience.retransmit.unwrap_or(self.patience.timeout);
+        let wait = self.jitter(2 * slot.wait).min(RETRANSMIT_MAX * first);
+        self.slots.get_mut(at).wait = wait;
+        let again = Deadline { at: now + wait, slot: at, generation: slot.generation };
+        self.retransmits.push(Reverse(again));
+        self.stats.count(Counter::SentAgain);
+        Some(len)
+    }
+
+    /// A wait that is up to a tenth longer or shorter (RAND of RFC 8415 section 15).
+    fn jitter(&mut self, wait: u64) -> u64 {
+        let tenth = wait / 10;
+        wait - tenth + 2 * tenth / 1024 * u64::from(self.random.next_u32() >> 22)
+    }
+
+    /// Writes the current message of a slot.
+    fn write(&mut self, at: u32, elapsed: u16, buffer: &mut [u8]) -> Option<usize> {
+        let slot = *self.slots.get(at);
+        let (msg_type, named) = message_of(slot.stage);
         let identity = self.world.clients.identity(slot.client);
         let server = self.world.servers.get(usize::from(slot.server));
         let message = Outgoing {
@@ -273,12 +447,10 @@ impl Engine {
             transaction_id: self.slots.transaction_id(at),
             client: slot.client,
             identity: &identity,
-            server_id: server
-                .filter(|_| stage != Stage::Solicit)
-                .map(|server| server.duid.as_bytes()),
+            server_id: server.filter(|_| named).map(|server| server.duid.as_bytes()),
             na: slot.na,
             pd: slot.pd,
-            elapsed: 0,
+            elapsed,
         };
         let Ok(len) = self.traffic.write(&message, buffer) else {
             // Buffers hold a full Ethernet frame; only a chain of relay agents can outgrow it, and
@@ -287,14 +459,7 @@ impl Engine {
             self.stats.count(Counter::NoSlot);
             return None;
         };
-        self.deadlines.push_back(Deadline {
-            at: now + self.timeout,
-            slot: at,
-            generation: slot.generation,
-        });
         self.stats.count(Counter::Sent);
-        self.stats.count(counter);
-        self.stats.lag.saturating_record(now.saturating_sub(slot.due));
         Some(len)
     }
 
@@ -313,6 +478,9 @@ impl Engine {
         };
         let at = match self.slots.find(message.transaction_id) {
             Found::Waiting(at) => at,
+            Found::Past if message.msg_type == MessageType::ADVERTISE => {
+                return self.stats.count(Counter::AdvertiseFurther);
+            }
             Found::Past => return self.stats.count(Counter::Late),
             Found::Never => {
                 return self.violation(Violation::UnknownTransaction, now, None, datagram);
@@ -320,7 +488,7 @@ impl Engine {
         };
         let slot = *self.slots.get(at);
         let identity = self.world.clients.identity(slot.client);
-        match self.judge(&message, datagram, at, &identity) {
+        match self.judge(&message, datagram, at, &identity, now) {
             Ok(answer) => self.answered(at, &answer, datagram, now),
             Err(violation) => {
                 self.violation(violation, now, Some(slot.client), datagram);
@@ -336,14 +504,15 @@ impl Engine {
         datagram: &[u8],
         at: u32,
         identity: &Identity,
+        now: u64,
     ) -> Result<Answer<'a>, Violation> {
         let slot = self.slots.get(at);
-        let (msg_type, named) = match slot.stage {
-            Stage::Solicit => (MessageType::SOLICIT, false),
-            Stage::Renew => (MessageType::RENEW, true),
-            _ => (MessageType::REQUEST, true),
+        let state = self.world.clients.state(slot.client);
+        let preferred = |held: &HeldLease, in_slot: Option<NamedLease>| {
+            if held.is_valid(now) { named(held) } else { in_slot }
         };
-        let server = self.world.servers.get(usize::from(slot.server)).filter(|_| named);
+        let (msg_type, is_named) = message_of(slot.stage);
+        let server = self.world.servers.get(usize::from(slot.server)).filter(|_| is_named);
         let asked = Asked {
             msg_type,
             identity,
@@ -351,6 +520,8 @@ impl Engine {
             na: self.traffic.na,
             pd: self.traffic.pd,
             rapid_commit: self.traffic.rapid_commit,
+            preferred_na: preferred(&state.na, slot.na),
+            preferred_pd: preferred(&state.pd, slot.pd),
         };
         let answer = judge(message, &asked)?;
         if self.traffic.envelope_matches(datagram, slot.client, identity) {
@@ -381,18 +552,25 @@ impl Engine {
             slot.na = answer.na.grant().map(|grant| name(&grant));
             slot.pd = answer.pd.grant().map(|grant| name(&grant));
             slot.stage = Stage::Ready;
-            slot.due = now;
-            self.ready.push_back(at);
+            let generation = slot.generation;
+            self.ready.push_back(Ready { slot: at, generation, next: Next::Request, due: now });
             return;
         }
         self.stats.count(Counter::Reply);
         self.world.servers[usize::from(server)].replies += 1;
-        let pair = match slot.stage {
-            Stage::Solicit => Pair::SolicitReply,
-            Stage::Renew => Pair::RenewReply,
-            _ => Pair::RequestReply,
+        let (pair, renewal) = match slot.stage {
+            Stage::Solicit => (Pair::SolicitReply, false),
+            Stage::Renew => (Pair::RenewReply, true),
+            Stage::Rebind => (Pair::RebindReply, true),
+            _ => (Pair::RequestReply, false),
         };
         self.stats.answered(pair, elapsed);
+        if renewal && self.patience.any_server.is_some() {
+            self.stats.answered(Pair::Renewal, now.saturating_sub(slot.begun));
+        }
+        if let Some(replies) = &mut self.replies {
+            replies.push(ReplySeen { at: now, server, renew: slot.stage == Stage::Renew });
+        }
         if slot.stage == Stage::Request {
             let changed = |grant: Option<Grant>, offer: Option<NamedLease>| {
                 grant.is_some_and(|grant| offer.is_some_and(|offer| name(&grant) != offer))
@@ -411,7 +589,7 @@ impl Engine {
             if self.in_time {
                 self.stats.count(Counter::CompletedInTime);
             }
-            if slot.stage != Stage::Renew {
+            if !renewal {
                 self.stats.answered(Pair::Exchange, now.saturating_sub(slot.begun));
             }
         }
@@ -437,6 +615,8 @@ impl Engine {
             let Some(grant) = ia.grant() else {
                 if ia.refusal() == Some(StatusCode::NO_BINDING) && before.is_valid(now) {
                     broken = true;
+                    // Told once; the client starts over with SOLICIT.
+                    *held = HeldLease::NONE;
                     self.violation(Violation::BindingForgotten, now, Some(slot.client), datagram);
                 }
                 continue;
@@ -446,14 +626,28 @@ impl Engine {
                 prefix_len: grant.prefix_len,
                 valid_until: valid_until(slot.sent, grant.valid),
             };
+            let after = *held;
             state.server = server;
-            if before.is_valid(now)
-                && (before.address, before.prefix_len) != (grant.address, grant.prefix_len)
-            {
-                broken = true;
-                self.violation(Violation::Renumbered, now, Some(slot.client), datagram);
+            if self.mclt.is_some_and(|mclt| grant.valid <= mclt) {
+                self.stats.count(Counter::GrantAtMostMclt);
+            }
+            if before.is_valid(now) {
+                if (before.address, before.prefix_len) != (grant.address, grant.prefix_len) {
+                    broken = true;
+                    self.violation(Violation::Renumbered, now, Some(slot.client), datagram);
+                } else if after.valid_until.saturating_add(SECOND_NS) < before.valid_until {
+                    self.stats.count(Counter::LifetimeShortened);
+                }
             }
             let entered = self.world.ledger.enter(slot.client, delegated, &grant, slot.sent, now);
+            if let Err(conflict) = entered {
+                broken = true;
+                self.duplicate(&conflict, now, datagram);
+            }
+        }
+        for (delegated, grant) in &answer.further {
+            self.stats.count(Counter::LeaseFurther);
+            let entered = self.world.ledger.enter(slot.client, *delegated, grant, slot.sent, now);
             if let Err(conflict) = entered {
                 broken = true;
                 self.duplicate(&conflict, now, datagram);
@@ -462,8 +656,43 @@ impl Engine {
         broken
     }
 
-    /// Gives up what has waited too long.
+    /// Sees to what has waited too long: gives it up, turns to any server, or sends it again.
     pub fn expire(&mut self, now: u64) {
+        self.give_up_late(now);
+        while let Some(turn) = self.turns.front().filter(|turn| turn.at <= now).copied() {
+            self.turns.pop_front();
+            let slot = *self.slots.get(turn.slot);
+            let waiting = matches!(slot.stage, Stage::Request | Stage::Renew);
+            if slot.generation != turn.generation || !waiting {
+                continue;
+            }
+            // A client does not go round in circles for ever.
+            if now.saturating_sub(slot.begun) >= self.patience.timeout {
+                self.lose(turn.slot, now);
+            } else {
+                self.make_ready(turn, Next::AnyServer);
+            }
+        }
+        while let Some(Reverse(again)) = self.retransmits.peek().copied() {
+            let slot = self.slots.get(again.slot);
+            let moot = slot.generation != again.generation
+                || matches!(slot.stage, Stage::Free | Stage::Ready);
+            if !moot {
+                if again.at > now {
+                    return;
+                }
+                self.make_ready(again, Next::Again);
+            }
+            self.retransmits.pop();
+        }
+    }
+
+    fn make_ready(&mut self, deadline: Deadline, next: Next) {
+        let Deadline { at: due, slot, generation } = deadline;
+        self.ready.push_back(Ready { slot, generation, next, due });
+    }
+
+    fn give_up_late(&mut self, now: u64) {
         while let Some(deadline) = self.deadlines.front().copied() {
             let slot = *self.slots.get(deadline.slot);
             let answered = slot.generation != deadline.generation
@@ -472,23 +701,30 @@ impl Engine {
                 if deadline.at > now {
                     return;
                 }
-                let (pair, counter) = match slot.stage {
-                    Stage::Solicit if self.traffic.rapid_commit => {
-                        (Pair::SolicitReply, Counter::LostAdvertise)
-                    }
-                    Stage::Solicit => (Pair::SolicitAdvertise, Counter::LostAdvertise),
-                    Stage::Renew => (Pair::RenewReply, Counter::LostRenewReply),
-                    _ => (Pair::RequestReply, Counter::LostReply),
-                };
-                self.stats.count(counter);
-                self.stats.timed_out(pair, now.saturating_sub(slot.due));
-                if slot.stage != Stage::Renew {
-                    self.stats.timed_out(Pair::Exchange, now.saturating_sub(slot.begun));
-                }
-                self.give_up(deadline.slot);
+                self.lose(deadline.slot, now);
             }
             self.deadlines.pop_front();
         }
+    }
+
+    /// Counts the message that a slot has waited for in vain, and ends the exchange.
+    fn lose(&mut self, at: u32, now: u64) {
+        let slot = *self.slots.get(at);
+        let (pair, whole, counter) = match slot.stage {
+            Stage::Solicit if self.traffic.rapid_commit => {
+                (Pair::SolicitReply, Pair::Exchange, Counter::LostAdvertise)
+            }
+            Stage::Solicit => (Pair::SolicitAdvertise, Pair::Exchange, Counter::LostAdvertise),
+            Stage::Renew => (Pair::RenewReply, Pair::Renewal, Counter::LostRenewReply),
+            Stage::Rebind => (Pair::RebindReply, Pair::Renewal, Counter::LostRebindReply),
+            _ => (Pair::RequestReply, Pair::Exchange, Counter::LostReply),
+        };
+        self.stats.count(counter);
+        self.stats.timed_out(pair, now.saturating_sub(slot.due));
+        if whole == Pair::Exchange || self.patience.any_server.is_some() {
+            self.stats.timed_out(whole, now.saturating_sub(slot.begun));
+        }
+        self.give_up(at);
     }
 
     fn give_up(&mut self, at: u32) {
@@ -512,6 +748,16 @@ impl Engine {
         self.world.report(Violation::Duplicate, now, client, || {
             format!("{conflict}; datagram {}", hex(datagram))
         });
+    }
+}
+
+/// The type of the message that is out, and whether it names a server.
+fn message_of(stage: Stage) -> (MessageType, bool) {
+    match stage {
+        Stage::Solicit => (MessageType::SOLICIT, false),
+        Stage::Renew => (MessageType::RENEW, true),
+        Stage::Rebind => (MessageType::REBIND, false),
+        _ => (MessageType::REQUEST, true),
     }
 }
 

@@ -3,18 +3,22 @@
 //! Every exchange has a moment at which it is due, fixed before the run and independent of how the
 //! server keeps up; latency counts from that moment, so a server that stalls cannot hide the
 //! requests that it kept waiting. Every reply is checked and every grant is remembered: a lease
-//! given to two clients, or a client moved off a lease that is still valid, makes the run a failure.
+//! given to two clients, or a client moved off a lease that is still valid, makes the run a failure,
+//! whichever servers are behind it.
 //!
 //! From the inside out: [`client`] and [`message`] say who asks and what is sent, [`oracle`] judges
 //! what comes back, [`engine`] keeps the exchanges that are under way, [`schedule`] says when the
 //! next one is due, [`port`] carries datagrams, [`generator`] is the loop that joins them, and
-//! [`stats`], [`report`] and [`find_max`] make figures of it.
+//! [`stats`], [`report`] and [`find_max`] make figures of it. [`events`] kill servers and cut cables in
+//! the middle of a run, and [`failover`] says what came of it.
 #![deny(unsafe_code)]
 
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod engine;
+pub mod events;
+pub mod failover;
 pub mod find_max;
 pub mod frame;
 pub mod generator;

@@ -22,6 +22,9 @@ pub struct Traffic {
     /// Share of the exchanges, 0 to 1, in which a client with valid leases renews instead of
     /// starting over with SOLICIT.
     pub renew_share: f64,
+    /// Share of the exchanges, 0 to 1, that go to clients that have been there before; the others
+    /// go to new ones as long as there are any. Without it, all clients come in turn.
+    pub returning: Option<f64>,
     /// The relay agents in between, if any.
     pub relay: Option<RelayPath>,
 }
@@ -122,7 +125,7 @@ pub struct NamedLease {
 /// One message of a client, ready to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
-    /// SOLICIT, REQUEST or RENEW.
+    /// SOLICIT, REQUEST, RENEW or REBIND.
     pub msg_type: MessageType,
     /// Transaction id.
     pub transaction_id: TransactionId,
@@ -130,7 +133,7 @@ pub struct Outgoing<'a> {
     pub client: ClientIndex,
     /// The client's identity.
     pub identity: &'a Identity,
-    /// The server that is meant; none in a SOLICIT.
+    /// The server that is meant; none in SOLICIT and REBIND.
     pub server_id: Option<&'a [u8]>,
     /// The address to name in the IA_NA.
     pub na: Option<NamedLease>,
@@ -287,6 +290,7 @@ mod tests {
             pd: true,
             rapid_commit: true,
             renew_share: 0.0,
+            returning: None,
             relay: (depth > 0).then(|| RelayPath {
                 depth,
                 links: vec!["2001:db8:1::1".parse().unwrap(), "2001:db8:2::1".parse().unwrap()],

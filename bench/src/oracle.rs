@@ -12,6 +12,7 @@ use gemel_wire::{
 
 use crate::{
     client::Identity,
+    message::NamedLease,
     stats::{Counter, named},
 };
 
@@ -64,7 +65,7 @@ named! {
 /// What was asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// SOLICIT, REQUEST or RENEW.
+    /// SOLICIT, REQUEST, RENEW or REBIND.
     pub msg_type: MessageType,
     /// The client.
     pub identity: &'a Identity,
@@ -76,6 +77,10 @@ pub struct Asked<'a> {
     pub pd: bool,
     /// The message had Rapid Commit.
     pub rapid_commit: bool,
+    /// The address that the client holds or was offered: of several in the answer it keeps this one.
+    pub preferred_na: Option<NamedLease>,
+    /// The same of prefixes.
+    pub preferred_pd: Option<NamedLease>,
 }
 
 /// A lease in a reply; lifetimes in seconds.
@@ -123,7 +128,7 @@ impl IaAnswer {
 }
 
 /// A valid reply.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Answer<'a> {
     /// ADVERTISE or REPLY.
     pub msg_type: MessageType,
@@ -133,6 +138,9 @@ pub struct Answer<'a> {
     pub na: IaAnswer,
     /// The IA_PD.
     pub pd: IaAnswer,
+    /// Leases that an IA has beside these, and whether they are prefixes: a server may give more
+    /// than one, and of a pair each may have given its own when a REPLY got lost.
+    pub further: Vec<(bool, Grant)>,
 }
 
 impl Answer<'_> {
@@ -184,111 +192,151 @@ pub fn judge<'a>(message: &Message<'a>, asked: &Asked<'_>) -> Result<Answer<'a>,
         return Err(Violation::ServerIdMismatch);
     }
     let overall = Status::of(&message.options);
-    let answer =
-        |wanted, code, iaid, read| judge_ia(&message.options, overall, wanted, code, iaid, read);
+    let mut further = Vec::new();
+    let na = IaAsked {
+        wanted: asked.na,
+        code: OptionCode::IA_NA,
+        iaid: asked.identity.iaid_na,
+        preferred: asked.preferred_na,
+        read: read_address,
+    };
+    let pd = IaAsked {
+        wanted: asked.pd,
+        code: OptionCode::IA_PD,
+        iaid: asked.identity.iaid_pd,
+        preferred: asked.preferred_pd,
+        read: read_prefix,
+    };
     Ok(Answer {
         msg_type: message.msg_type,
         server_id,
-        na: answer(asked.na, OptionCode::IA_NA, asked.identity.iaid_na, read_address)?,
-        pd: answer(asked.pd, OptionCode::IA_PD, asked.identity.iaid_pd, read_prefix)?,
+        na: na.judge(&message.options, overall, &mut further)?,
+        pd: pd.judge(&message.options, overall, &mut further)?,
+        further,
     })
 }
 
-type ReadLease = fn(&Options<'_>) -> Result<Option<Grant>, Violation>;
-
-fn judge_ia(
-    options: &Options<'_>,
-    overall: StatusCode,
+/// One IA of the message.
+struct IaAsked {
     wanted: bool,
     code: OptionCode,
     iaid: IaId,
-    read: ReadLease,
-) -> Result<IaAnswer, Violation> {
-    let mut found = None;
-    for body in options.all(code) {
-        let ia = Ia::parse(body).map_err(|_| Violation::Malformed)?;
-        if !wanted || ia.iaid != iaid || found.replace(ia).is_some() {
-            return Err(Violation::IaUnexpected);
-        }
-    }
-    let Some(ia) = found.filter(|_| wanted) else {
-        // A status that stands for the whole message may stand alone (RFC 8415 18.3.9, 18.3.2).
-        return match (wanted, overall) {
-            (false, _) => Ok(IaAnswer::NotAsked),
-            (true, StatusCode::SUCCESS) => Err(Violation::IaMissing),
-            (true, status) => Ok(IaAnswer::Refused(status)),
-        };
-    };
-    let status = Status::of(&ia.options);
-    if status != StatusCode::SUCCESS {
-        return Ok(IaAnswer::Refused(status));
-    }
-    let Some(grant) = read(&ia.options)? else {
-        return match overall {
-            StatusCode::SUCCESS => Err(Violation::LeaseMissing),
-            status => Ok(IaAnswer::Refused(status)),
-        };
-    };
-    if grant.preferred > grant.valid {
-        return Err(Violation::PreferredOverValid);
-    }
-    if ia.t2 != 0 && ia.t1 > ia.t2 {
-        return Err(Violation::T1OverT2);
-    }
-    if grant.valid != INFINITY && (ia.t1 > grant.valid || ia.t2 > grant.valid) {
-        return Err(Violation::T2OverValid);
-    }
-    Ok(IaAnswer::Granted(grant))
+    preferred: Option<NamedLease>,
+    /// Reads a lease; none if it is no grant.
+    read: fn(&[u8]) -> Result<Option<Grant>, Violation>,
 }
 
-/// The first address with a valid lifetime; one of zero takes a lease away and is no grant.
-fn read_address(options: &Options<'_>) -> Result<Option<Grant>, Violation> {
-    for body in options.all(OptionCode::IA_ADDR) {
-        let lease = IaAddr::parse(body).map_err(|_| Violation::Malformed)?;
-        if lease.valid == 0 || Status::of(&lease.options) != StatusCode::SUCCESS {
-            continue;
+impl IaAsked {
+    fn judge(
+        &self,
+        options: &Options<'_>,
+        overall: StatusCode,
+        further: &mut Vec<(bool, Grant)>,
+    ) -> Result<IaAnswer, Violation> {
+        let Self { wanted, code, iaid, .. } = *self;
+        let mut found = None;
+        for body in options.all(code) {
+            let ia = Ia::parse(body).map_err(|_| Violation::Malformed)?;
+            if !wanted || ia.iaid != iaid || found.replace(ia).is_some() {
+                return Err(Violation::IaUnexpected);
+            }
         }
-        let address = lease.address;
-        if address.is_unspecified()
-            || address.is_multicast()
-            || address.is_loopback()
-            || address.is_unicast_link_local()
-        {
-            return Err(Violation::AddressUnusable);
+        let Some(ia) = found.filter(|_| wanted) else {
+            // A status that stands for the whole message may stand alone (RFC 8415 18.3.9, 18.3.2).
+            return match (wanted, overall) {
+                (false, _) => Ok(IaAnswer::NotAsked),
+                (true, StatusCode::SUCCESS) => Err(Violation::IaMissing),
+                (true, status) => Ok(IaAnswer::Refused(status)),
+            };
+        };
+        let status = Status::of(&ia.options);
+        if status != StatusCode::SUCCESS {
+            return Ok(IaAnswer::Refused(status));
         }
-        let identifier = u128::from(address) & u128::from(u64::MAX);
-        if identifier == 0 || (0xfdff_ffff_ffff_ff80..=0xfdff_ffff_ffff_ffff).contains(&identifier)
-        {
-            return Err(Violation::AddressReserved);
+        let Some(grant) = self.choose(&ia.options, further)? else {
+            return match overall {
+                StatusCode::SUCCESS => Err(Violation::LeaseMissing),
+                status => Ok(IaAnswer::Refused(status)),
+            };
+        };
+        if ia.t2 != 0 && ia.t1 > ia.t2 {
+            return Err(Violation::T1OverT2);
         }
-        let (preferred, valid) = (lease.preferred, lease.valid);
-        return Ok(Some(Grant { address, prefix_len: 128, preferred, valid }));
+        if grant.valid != INFINITY && (ia.t1 > grant.valid || ia.t2 > grant.valid) {
+            return Err(Violation::T2OverValid);
+        }
+        Ok(IaAnswer::Granted(grant))
     }
-    Ok(None)
+
+    /// The lease that the client keeps: the preferred one if it is there, else the first. The others
+    /// go to `further`.
+    fn choose(
+        &self,
+        options: &Options<'_>,
+        further: &mut Vec<(bool, Grant)>,
+    ) -> Result<Option<Grant>, Violation> {
+        let (delegated, code) = match self.code {
+            OptionCode::IA_PD => (true, OptionCode::IA_PREFIX),
+            _ => (false, OptionCode::IA_ADDR),
+        };
+        let mut chosen: Option<Grant> = None;
+        for body in options.all(code) {
+            let Some(grant) = (self.read)(body)? else { continue };
+            if grant.preferred > grant.valid {
+                return Err(Violation::PreferredOverValid);
+            }
+            let is_preferred = self.preferred.is_some_and(|lease| {
+                (lease.address, lease.prefix_len) == (grant.address, grant.prefix_len)
+            });
+            let other =
+                if is_preferred || chosen.is_none() { chosen.replace(grant) } else { Some(grant) };
+            further.extend(other.map(|other| (delegated, other)));
+        }
+        Ok(chosen)
+    }
 }
 
-/// The first prefix with a valid lifetime.
-fn read_prefix(options: &Options<'_>) -> Result<Option<Grant>, Violation> {
-    for body in options.all(OptionCode::IA_PREFIX) {
-        let lease = IaPrefix::parse(body).map_err(|_| Violation::Malformed)?;
-        if lease.valid == 0 || Status::of(&lease.options) != StatusCode::SUCCESS {
-            continue;
-        }
-        let host_bits = u128::MAX.checked_shr(u32::from(lease.prefix_len)).unwrap_or(0);
-        if lease.prefix_len == 0 || u128::from(lease.prefix) & host_bits != 0 {
-            return Err(Violation::PrefixMisaligned);
-        }
-        if lease.prefix.is_unspecified()
-            || lease.prefix.is_multicast()
-            || lease.prefix.is_unicast_link_local()
-        {
-            return Err(Violation::AddressUnusable);
-        }
-        let (preferred, valid) = (lease.preferred, lease.valid);
-        let prefix_len = lease.prefix_len;
-        return Ok(Some(Grant { address: lease.prefix, prefix_len, preferred, valid }));
+/// An address with a valid lifetime; one of zero takes a lease away and is no grant.
+fn read_address(body: &[u8]) -> Result<Option<Grant>, Violation> {
+    let lease = IaAddr::parse(body).map_err(|_| Violation::Malformed)?;
+    if lease.valid == 0 || Status::of(&lease.options) != StatusCode::SUCCESS {
+        return Ok(None);
     }
-    Ok(None)
+    let address = lease.address;
+    if address.is_unspecified()
+        || address.is_multicast()
+        || address.is_loopback()
+        || address.is_unicast_link_local()
+    {
+        return Err(Violation::AddressUnusable);
+    }
+    let identifier = u128::from(address) & u128::from(u64::MAX);
+    if identifier == 0 || (0xfdff_ffff_ffff_ff80..=0xfdff_ffff_ffff_ffff).contains(&identifier) {
+        return Err(Violation::AddressReserved);
+    }
+    let (preferred, valid) = (lease.preferred, lease.valid);
+    Ok(Some(Grant { address, prefix_len: 128, preferred, valid }))
+}
+
+/// A prefix with a valid lifetime.
+fn read_prefix(body: &[u8]) -> Result<Option<Grant>, Violation> {
+    let lease = IaPrefix::parse(body).map_err(|_| Violation::Malformed)?;
+    if lease.valid == 0 || Status::of(&lease.options) != StatusCode::SUCCESS {
+        return Ok(None);
+    }
+    let host_bits = u128::MAX.checked_shr(u32::from(lease.prefix_len)).unwrap_or(0);
+    if lease.prefix_len == 0 || u128::from(lease.prefix) & host_bits != 0 {
+        return Err(Violation::PrefixMisaligned);
+    }
+    if lease.prefix.is_unspecified()
+        || lease.prefix.is_multicast()
+        || lease.prefix.is_unicast_link_local()
+    {
+        return Err(Violation::AddressUnusable);
+    }
+    let (preferred, valid) = (lease.preferred, lease.valid);
+    let prefix_len = lease.prefix_len;
+    Ok(Some(Grant { address: lease.prefix, prefix_len, preferred, valid }))
 }
 
 #[cfg(test)]
@@ -377,6 +425,8 @@ mod tests {
             na: true,
             pd: true,
             rapid_commit: false,
+            preferred_na: None,
+            preferred_pd: None,
         }
     }
 
@@ -457,6 +507,36 @@ mod tests {
         let parts = Parts { na: None, pd: None, overall, ..good() };
         let (na, pd) = verdict(&parts, &request(&identity)).unwrap();
         assert_eq!((na.refusal(), pd.refusal()), (overall, overall));
+    }
+
+    #[test]
+    fn of_several_leases_the_client_keeps_its_own() {
+        let identity = identity();
+        let mut buffer = [0; 600];
+        let mut out = Emitter::new(&mut buffer);
+        out.message(MessageType::REPLY, TransactionId([0; 3]));
+        out.option(OptionCode::CLIENT_ID, &identity.duid);
+        out.option(OptionCode::SERVER_ID, SERVER);
+        let mark = out.begin_ia(OptionCode::IA_NA, identity.iaid_na, 50, 80);
+        for last in 1..=3_u16 {
+            let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last);
+            // One is taken away, and is no lease.
+            out.ia_addr(address, 0, if last == 3 { 0 } else { 200 });
+        }
+        out.end(mark);
+        let len = out.finish().unwrap();
+        let message = Message::parse(&buffer[..len]).unwrap();
+        for (held, kept, other) in [(None, 1, 2), (Some(1), 1, 2), (Some(2), 2, 1), (Some(9), 1, 2)]
+        {
+            let address = |last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last);
+            let preferred_na =
+                held.map(|last| NamedLease { address: address(last), prefix_len: 128 });
+            let asked = Asked { pd: false, preferred_na, ..request(&identity) };
+            let answer = judge(&message, &asked).unwrap();
+            assert_eq!(answer.na.grant().unwrap().address, address(kept), "{held:?}");
+            let further: Vec<_> = answer.further.iter().map(|(_, grant)| grant.address).collect();
+            assert_eq!(further, [address(other)], "{held:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     net::Ipv6Addr,
     process::Command,
     ptr,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 /// A network interface.
@@ -175,6 +175,31 @@ pub fn stop_on_interrupt() -> &'static AtomicBool {
         unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
     }
     &STOP
+}
+
+static MARKS: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+
+extern "C" fn on_mark(signal: libc::c_int) {
+    MARKS[usize::from(signal == libc::SIGUSR2)].fetch_add(1, Ordering::Relaxed);
+}
+
+/// From now on SIGUSR1 and SIGUSR2 are counted, see [`marks`].
+pub fn count_marks() {
+    // SAFETY: integers and pointers, for which zero is a value.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    let handler: extern "C" fn(libc::c_int) = on_mark;
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
+    for signal in [libc::SIGUSR1, libc::SIGUSR2] {
+        // SAFETY: the handler only adds to an atomic, which is allowed in a signal handler.
+        unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
+    }
+}
+
+/// How often SIGUSR1 and SIGUSR2 have come since [`count_marks`].
+#[must_use]
+pub fn marks() -> [u32; 2] {
+    MARKS.each_ref().map(|count| count.load(Ordering::Relaxed))
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub(crate) enum Stage {
     Request,
     /// RENEW is out.
     Renew,
+    /// REBIND is out.
+    Rebind,
 }
 
 /// One exchange.
@@ -46,8 +48,10 @@ pub(crate) struct Slot {
     pub(crate) begun: u64,
     /// When the current message was due.
     pub(crate) due: u64,
-    /// When the current message left.
+    /// When the current message left for the first time.
     pub(crate) sent: u64,
+    /// How long the next retransmission waits.
+    pub(crate) wait: u64,
     pub(crate) na: Option<NamedLease>,
     pub(crate) pd: Option<NamedLease>,
 }
@@ -74,6 +78,7 @@ impl Slots {
             begun: 0,
             due: 0,
             sent: 0,
+            wait: 0,
             na: None,
             pd: None,
         };
@@ -133,7 +138,9 @@ impl Slots {
         let generations = 1 << (XID_BITS - self.slot_bits);
         let age = slot.generation.wrapping_sub(plain >> self.slot_bits) % generations;
         match slot.stage {
-            Stage::Solicit | Stage::Request | Stage::Renew if age == 0 => Found::Waiting(at),
+            Stage::Solicit | Stage::Request | Stage::Renew | Stage::Rebind if age == 0 => {
+                Found::Waiting(at)
+            }
             _ if slot.generation > age => Found::Past,
             _ => Found::Never,
         }

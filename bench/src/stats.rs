@@ -40,12 +40,23 @@ named! {
         SolicitReply = "solicit_reply",
         /// RENEW to REPLY.
         RenewReply = "renew_reply",
+        /// REBIND to REPLY.
+        RebindReply = "rebind_reply",
+        /// RENEW to the REPLY to it or to the REBIND that followed it; only where clients go on with
+        /// REBIND.
+        Renewal = "renewal",
         /// First to last message of an exchange that began with SOLICIT.
         Exchange = "exchange",
     }
 }
 
 impl Pair {
+    /// Whether it spans several messages, whose times are counted by themselves as well.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        matches!(self, Self::Exchange | Self::Renewal)
+    }
+
     /// For people.
     #[must_use]
     pub fn title(self) -> &'static str {
@@ -54,6 +65,8 @@ impl Pair {
             Self::RequestReply => "REQUEST → REPLY",
             Self::SolicitReply => "SOLICIT → REPLY (rapid commit)",
             Self::RenewReply => "RENEW → REPLY",
+            Self::RebindReply => "REBIND → REPLY",
+            Self::Renewal => "whole renewal",
             Self::Exchange => "whole exchange",
         }
     }
@@ -76,10 +89,17 @@ named! {
         SentRequest = "sent_request",
         /// RENEW among them.
         SentRenew = "sent_renew",
+        /// REBIND among them.
+        SentRebind = "sent_rebind",
+        /// Retransmissions among them (RFC 8415 section 15).
+        SentAgain = "sent_again",
         /// Datagrams received.
         Received = "received",
         /// Valid ADVERTISE.
         Advertise = "advertise",
+        /// ADVERTISE that came after another one was taken: those of further servers, and late
+        /// ones. A client may do so (RFC 8415 section 18.2.9).
+        AdvertiseFurther = "advertise_further",
         /// Valid REPLY.
         Reply = "reply",
         /// SOLICIT without an answer in time (neither ADVERTISE nor, with Rapid Commit, REPLY).
@@ -88,6 +108,12 @@ named! {
         LostReply = "lost_reply",
         /// RENEW without a REPLY in time.
         LostRenewReply = "lost_renew_reply",
+        /// REBIND without a REPLY in time.
+        LostRebindReply = "lost_rebind_reply",
+        /// REQUEST without a REPLY, after which the client began again with SOLICIT.
+        RequestTurned = "request_turned",
+        /// RENEW without a REPLY, after which the client went on with REBIND.
+        RenewTurned = "renew_turned",
         /// Exchanges that ended in a violation.
         Invalid = "invalid",
         /// Exchanges refused with NoAddrsAvail.
@@ -100,12 +126,18 @@ named! {
         RefusedNotOnLink = "refused_not_on_link",
         /// Exchanges refused with UnspecFail or another code.
         RefusedOther = "refused_other",
-        /// Replies to a message that is no longer waited for: late, or of a second server.
+        /// REPLY to a message that is no longer waited for: late, or of a second server.
         Late = "late",
         /// Rapid Commit was asked for and answered with ADVERTISE.
         RapidCommitDeclined = "rapid_commit_declined",
         /// A REPLY granted another lease than the ADVERTISE had offered.
         OfferChanged = "offer_changed",
+        /// Leases that a REPLY gave beside the one that the client keeps.
+        LeaseFurther = "lease_further",
+        /// Grants whose valid lifetime was not above the MCLT (RFC 8156 section 4.4).
+        GrantAtMostMclt = "grant_at_most_mclt",
+        /// Grants to the holder of the lease that end before the earlier one would have.
+        LifetimeShortened = "lifetime_shortened",
         /// Received frames that are not a DHCPv6 datagram for this generator.
         Foreign = "foreign",
         /// Exchanges not begun because nearly all clients were busy.
@@ -222,7 +254,7 @@ impl Stats {
     #[inline]
     pub fn answered(&mut self, pair: Pair, ns: u64) {
         self.pairs[pair as usize].answered.saturating_record(ns);
-        if pair != Pair::Exchange {
+        if !pair.is_whole() {
             self.interval.saturating_record(ns);
         }
     }
@@ -235,10 +267,15 @@ impl Stats {
     /// Messages that were never answered.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        [Counter::LostAdvertise, Counter::LostReply, Counter::LostRenewReply]
-            .iter()
-            .map(|counter| self.get(*counter))
-            .sum()
+        [
+            Counter::LostAdvertise,
+            Counter::LostReply,
+            Counter::LostRenewReply,
+            Counter::LostRebindReply,
+        ]
+        .iter()
+        .map(|counter| self.get(*counter))
+        .sum()
     }
 
     /// Exchanges that ended without a grant although the server answered.

@@ -10,7 +10,7 @@ use std::{
 
 use gemel_bench::{
     clock::Clock,
-    engine::{Engine, World},
+    engine::{Engine, Patience, World},
     generator::{self, Span},
     message::{InterfaceId, RelayPath, Traffic},
     oracle::Violation,
@@ -152,7 +152,14 @@ impl Server {
 }
 
 fn plain() -> Traffic {
-    Traffic { na: true, pd: true, rapid_commit: false, renew_share: 0.0, relay: None }
+    Traffic {
+        na: true,
+        pd: true,
+        rapid_commit: false,
+        renew_share: 0.0,
+        returning: None,
+        relay: None,
+    }
 }
 
 fn drive(
@@ -161,11 +168,11 @@ fn drive(
     clients: u32,
     exchanges: u64,
     pace: Pace,
-    timeout: u64,
+    patience: Patience,
 ) -> (World, Stats, Span) {
     let clock = Clock::start();
     let world = World::new(7, clients, 2);
-    let mut engine = Engine::new(traffic, world, 1024, timeout, 7, clock.now());
+    let mut engine = Engine::new(traffic, world, 1024, patience, 7, clock.now());
     let begin = clock.now();
     let mut schedule = Schedule::new(pace, begin, 60 * SECOND, Some(exchanges));
     let never = AtomicBool::new(false);
@@ -180,8 +187,14 @@ fn in_memory(traffic: Traffic, faults: Faults, clients: u32, exchanges: u64) -> 
     let mut server = Server::new(faults);
     let mut port =
         MemoryPort::new(move |datagram: &[u8], buffer: &mut [u8]| server.answer(datagram, buffer));
-    let (world, stats, _) =
-        drive(traffic, &mut port, clients, exchanges, Pace::Window(16), SECOND / 50);
+    let (world, stats, _) = drive(
+        traffic,
+        &mut port,
+        clients,
+        exchanges,
+        Pace::Window(16),
+        Patience::once(SECOND / 50),
+    );
     (world, stats)
 }
 
@@ -331,7 +344,7 @@ fn an_open_loop_over_sockets() {
         let here = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0);
         let mut port = SocketPort::bind(here, server_address, None, None).unwrap();
         let (world, stats, span) =
-            drive(plain(), &mut port, 2000, 1000, Pace::Rate(2000.0), 10 * SECOND);
+            drive(plain(), &mut port, 2000, 1000, Pace::Rate(2000.0), Patience::once(10 * SECOND));
         done.store(true, Ordering::Relaxed);
         assert_eq!(world.violations_total(), 0, "{:?}", world.described);
         assert_eq!(stats.get(Counter::Completed), 1000);

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::clients::{Lease, Wanted};
-use crate::{Interface, requirement};
+use crate::{Interface, Process, requirement};
 
 /// How a load is paced.
 #[derive(Clone, Copy, Debug)]
@@ -107,12 +108,7 @@ impl Load {
         }
         command.args(["--interface", interface.name(), "--mode", self.mode, "--json"]);
         command.args(["--clients", &self.clients.to_string(), "--seed", &self.seed.to_string()]);
-        command.args(["--renew-share", &self.renew_share.to_string(), "--ia"]);
-        command.arg(match self.wanted {
-            Wanted::Address => "na",
-            Wanted::Prefix => "pd",
-            Wanted::Both => "both",
-        });
+        command.args(["--renew-share", &self.renew_share.to_string(), "--ia", ia(self.wanted)]);
         if let Some(core) = self.core {
             command.args(["--core", &core.to_string()]);
         }
@@ -190,6 +186,119 @@ impl Load {
         }
         let undisturbed = best.context("the server bore no rate at all")?;
         Ok(Highest { per_s: good, limited_by, undisturbed, closed_loop_per_s })
+    }
+}
+
+/// A fixed load on a pair of servers, in the middle of which things happen: `gemel-bench failover`.
+#[derive(Clone, Debug)]
+pub struct Disturbed {
+    /// Exchanges per second.
+    pub rate: f64,
+    /// Its length in seconds.
+    pub seconds: f64,
+    /// Share of exchanges of clients that come back.
+    pub returning: f64,
+    /// Number of clients.
+    pub clients: u32,
+    /// What they ask for.
+    pub wanted: Wanted,
+    /// Seed of the clients' identities.
+    pub seed: u64,
+    /// `auto`, `xdp`, `xdp-generic` or `socket`.
+    pub mode: &'static str,
+    /// The core that the generator is bound to.
+    pub core: Option<u32>,
+    /// The pair's MCLT, seconds.
+    pub mclt: u32,
+    /// Shell commands with the seconds at which they are run.
+    pub at: Vec<(f64, String)>,
+    /// Folder for histograms, JSON and the HTML page.
+    pub out: Option<PathBuf>,
+    /// File that receives every grant.
+    pub grants: Option<PathBuf>,
+}
+
+impl Disturbed {
+    /// A load in which nothing happens yet.
+    #[must_use]
+    pub fn new(rate: f64, seconds: f64) -> Self {
+        Self {
+            rate,
+            seconds,
+            returning: 0.5,
+            clients: 100_000,
+            wanted: Wanted::Both,
+            seed: 1,
+            mode: "auto",
+            core: None,
+            mclt: 60,
+            at: Vec::new(),
+            out: None,
+            grants: None,
+        }
+    }
+
+    /// The command that puts this load on an interface.
+    ///
+    /// # Errors
+    /// When the generator has not been built.
+    pub fn command(&self, interface: &Interface) -> Result<Command> {
+        let mut command = interface.namespace().command(requirement::binary("gemel-bench")?);
+        command.args(["failover", "--rate", &self.rate.to_string()]);
+        command.args(["--seconds", &self.seconds.to_string()]);
+        command.args(["--returning", &self.returning.to_string()]);
+        command.args(["--mclt", &self.mclt.to_string()]);
+        for (seconds, what) in &self.at {
+            command.args(["--at", &format!("{seconds}:{what}")]);
+        }
+        command.args(["--interface", interface.name(), "--mode", self.mode, "--json"]);
+        command.args(["--clients", &self.clients.to_string(), "--seed", &self.seed.to_string()]);
+        command.args(["--ia", ia(self.wanted)]);
+        if let Some(core) = self.core {
+            command.args(["--core", &core.to_string()]);
+        }
+        if let Some(out) = &self.out {
+            command.arg("--out").arg(out);
+        }
+        if let Some(grants) = &self.grants {
+            command.arg("--grants").arg(grants);
+        }
+        Ok(command)
+    }
+
+    /// Starts the load. [`Disturbed::finish`] has the outcome.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self, interface: &Interface) -> Result<Process> {
+        Process::spawn("gemel-bench", self.command(interface)?)
+    }
+
+    /// Waits for the end of a load and returns its summary.
+    ///
+    /// # Errors
+    /// When the generator fails, a command of [`Disturbed::at`] does, or a server broke a rule.
+    pub fn finish(&self, mut process: Process) -> Result<Value> {
+        let timeout = Duration::from_secs_f64(self.seconds + 60.0);
+        process.wait_success(timeout)?;
+        summary(&process.stdout().join("\n"))
+    }
+
+    /// Runs the load to its end.
+    ///
+    /// # Errors
+    /// As [`Disturbed::finish`].
+    pub fn run(&self, interface: &Interface) -> Result<Value> {
+        self.finish(self.start(interface)?)
+    }
+}
+
+/// The generator's word for what is asked for.
+fn ia(wanted: Wanted) -> &'static str {
+    match wanted {
+        Wanted::Address => "na",
+        Wanted::Prefix => "pd",
+        Wanted::Both => "both",
     }
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::clients::Lease;
+use crate::pair::FailoverConfig;
 use crate::{Interface, Lab, Namespace, Process, lab, requirement, wait};
 
 /// How long the server may take from its start until it serves. A restart replays the journal.
@@ -128,6 +129,8 @@ impl LinkConfig {
 /// A configuration file.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Names the file and the folder of the state in the lab's folder; servers of one lab differ in it.
+    pub name: String,
     /// Setting `dataplane.mode`.
     pub mode: Mode,
     /// Setting `store.durability`.
@@ -145,6 +148,10 @@ pub struct Config {
     pub expected_bindings: Option<usize>,
     /// Tables `[[link]]`.
     pub links: Vec<LinkConfig>,
+    /// The table `[[failover]]`.
+    pub failover: Option<FailoverConfig>,
+    /// The environment in which the server runs, beside that of the test.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Config {
@@ -152,6 +159,7 @@ impl Config {
     #[must_use]
     pub fn new(mode: Mode, links: Vec<LinkConfig>) -> Self {
         Self {
+            name: "gemel".to_owned(),
             mode,
             durability: Durability::PowerLoss,
             cores: Vec::new(),
@@ -160,6 +168,8 @@ impl Config {
             store: String::new(),
             expected_bindings: None,
             links,
+            failover: None,
+            environment: Vec::new(),
         }
     }
 
@@ -186,6 +196,9 @@ impl Config {
         text += &format!("\n[control]\nsocket = \"{dir}/control.sock\"\n");
         for link in &self.links {
             text += &link.to_toml();
+        }
+        if let Some(failover) = &self.failover {
+            text += &failover.to_toml();
         }
         text
     }
@@ -224,6 +237,7 @@ pub struct Server {
     dir: PathBuf,
     config: PathBuf,
     pin: Option<String>,
+    environment: Vec<(String, String)>,
     process: Process,
     /// What the processes before the present one wrote.
     earlier_log: Vec<String>,
@@ -253,12 +267,21 @@ impl Server {
 
     fn spawn(lab: &Lab, namespace: &Namespace, config: &Config) -> Result<Self> {
         let binary = requirement::binary("gemel")?;
-        let dir = lab.subdir("gemel")?;
-        let path = lab.write("gemel.toml", &config.to_toml(&dir))?;
+        let dir = lab.subdir(&config.name)?;
+        let path = lab.write(&format!("{}.toml", config.name), &config.to_toml(&dir))?;
         let pin = config.pin.clone();
-        let process = launch(namespace, &binary, &path, pin.as_deref())?;
-        let namespace = namespace.clone();
-        Ok(Self { namespace, binary, dir, config: path, pin, process, earlier_log: Vec::new() })
+        let environment = config.environment.clone();
+        let process = launch(namespace, &binary, &path, pin.as_deref(), &environment)?;
+        Ok(Self {
+            namespace: namespace.clone(),
+            binary,
+            dir,
+            config: path,
+            pin,
+            environment,
+            process,
+            earlier_log: Vec::new(),
+        })
     }
 
     /// Ends the server with SIGKILL.
@@ -286,13 +309,63 @@ impl Server {
     /// # Errors
     /// When it does not; the error shows its log.
     pub fn restart(&mut self) -> Result<()> {
+        self.launch_again()?;
+        self.wait_serving()
+    }
+
+    /// Starts the server again over the same state and returns at once.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch_again(&mut self) -> Result<()> {
         if self.process.is_running()? {
             bail!("the server still runs; kill or stop it first");
         }
         self.earlier_log.append(&mut self.process.lines());
         self.earlier_log.push("--- started again ---".to_owned());
-        self.process = launch(&self.namespace, &self.binary, &self.config, self.pin.as_deref())?;
-        self.wait_serving()
+        self.process = launch(
+            &self.namespace,
+            &self.binary,
+            &self.config,
+            self.pin.as_deref(),
+            &self.environment,
+        )?;
+        Ok(())
+    }
+
+    /// Writes another configuration, for the next start.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn reconfigure(&mut self, config: &Config) -> Result<()> {
+        self.pin.clone_from(&config.pin);
+        self.environment.clone_from(&config.environment);
+        std::fs::write(&self.config, config.to_toml(&self.dir))
+            .with_context(|| format!("writing {}", self.config.display()))
+    }
+
+    /// Removes everything that a server which has ended had stored, as if its disk were lost.
+    ///
+    /// # Errors
+    /// When it runs, or the files cannot be removed.
+    pub fn lose_disk(&mut self) -> Result<()> {
+        if self.process.is_running()? {
+            bail!("the server still runs; kill or stop it first");
+        }
+        let store = self.dir.join("store");
+        std::fs::remove_dir_all(&store).with_context(|| format!("removing {}", store.display()))
+    }
+
+    /// The command that kills the running server, for a shell in any namespace.
+    #[must_use]
+    pub fn kill_command(&self) -> String {
+        format!("kill -KILL {}", self.process.pid())
+    }
+
+    /// The namespace that it runs in.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// The server's process.
@@ -353,6 +426,14 @@ impl Server {
         parse_leases(&lab::output(&mut command)?)
     }
 
+    /// All bindings of the running server, whatever their status, sorted.
+    ///
+    /// # Errors
+    /// When it does not answer or its answer cannot be understood.
+    pub fn bindings(&self) -> Result<Vec<Binding>> {
+        parse_bindings(&self.ctl("leases")?)
+    }
+
     /// Insists that the running server and its store have exactly these active leases.
     ///
     /// # Errors
@@ -371,10 +452,25 @@ impl Server {
     }
 
     fn ctl(&self, what: &str) -> Result<String> {
+        self.control(&[what, "--json"])
+    }
+
+    /// What `gemel ctl` with these words answers.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn control(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.binary);
-        command.args(["ctl", "--socket"]).arg(self.dir.join("control.sock"));
-        command.args([what, "--json"]);
+        command.args(["ctl", "--socket"]).arg(self.dir.join("control.sock")).args(words);
         lab::output(&mut command)
+    }
+
+    /// Waits until a server that was just started serves on all interfaces.
+    ///
+    /// # Errors
+    /// When it does not in time; the error shows its log.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        self.wait_serving()
     }
 
     fn wait_serving(&mut self) -> Result<()> {
@@ -396,6 +492,7 @@ fn launch(
     binary: &Path,
     config: &Path,
     pin: Option<&str>,
+    environment: &[(String, String)],
 ) -> Result<Process> {
     let mut command = match pin {
         Some(cores) => {
@@ -406,7 +503,44 @@ fn launch(
         None => namespace.command(binary),
     };
     command.args(["serve", "--config"]).arg(config);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     Process::spawn("gemel", command)
+}
+
+/// A binding, with what both servers of a pair know of it.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Binding {
+    /// The address, or the prefix with its length.
+    pub lease: String,
+    /// The binding-status.
+    pub status: String,
+    /// The client's DUID, hexadecimal with colons.
+    pub duid: String,
+    /// The identity association.
+    pub iaid: u64,
+    /// When it ends, in seconds since 1970; `None` for never.
+    pub expires: Option<u64>,
+}
+
+fn parse_bindings(lines: &str) -> Result<Vec<Binding>> {
+    let mut bindings = Vec::new();
+    for line in lines.lines() {
+        let value: Value =
+            serde_json::from_str(line).with_context(|| format!("gemel said {line:?}"))?;
+        let text = |key: &str| {
+            let text = value[key].as_str().with_context(|| format!("no {key} in {line}"))?;
+            anyhow::Ok(text.to_owned())
+        };
+        bindings.push(Binding {
+            lease: text("lease")?,
+            status: text("status")?,
+            duid: text("duid")?,
+            iaid: value["iaid"].as_u64().with_context(|| format!("no iaid in {line}"))?,
+            expires: value["expires"].as_u64(),
+        });
+    }
+    bindings.sort();
+    Ok(bindings)
 }
 
 /// Reads one JSON object per line and keeps the active ones.
@@ -457,5 +591,19 @@ mod tests {
         assert_eq!((leases[0].prefix_len, leases[0].iaid), (128, 7));
         assert_eq!((leases[1].prefix_len, leases[1].duid.as_str()), (56, "0002"));
         assert!(parse_leases("{}").is_err());
+    }
+
+    #[test]
+    fn reads_bindings_of_every_status() {
+        let lines = concat!(
+            r#"{"lease":"2001:db8::2","status":"abandoned","duid":"00:03","iaid":9,"expires":5}"#,
+            "\n",
+            r#"{"lease":"2001:db8::1","status":"active","duid":"00:01","iaid":7,"expires":null}"#,
+            "\n",
+        );
+        let bindings = parse_bindings(lines).unwrap();
+        assert_eq!((bindings[0].lease.as_str(), bindings[0].expires), ("2001:db8::1", None));
+        assert_eq!((bindings[1].status.as_str(), bindings[1].expires), ("abandoned", Some(5)));
+        assert!(parse_bindings("{}").is_err());
     }
 }

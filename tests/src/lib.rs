@@ -1,8 +1,9 @@
 //! The lab that Gemel is tested in, and the software that is tested there.
 //!
 //! A [`Lab`] is a set of network namespaces joined by veth pairs, made by `ip` and removed when it
-//! is dropped. In it run the server ([`gemel`]), real clients and relays from Debian
-//! ([`clients`]), the load generator ([`mod@bench`]) and packet captures ([`Capture`]).
+//! is dropped. In it run the server ([`gemel`]) or a pair of them ([`mod@pair`]), real clients and
+//! relays from Debian ([`clients`]), the load generator ([`mod@bench`]) and packet captures
+//! ([`Capture`]).
 //!
 //! Everything here needs root and the programs that `cargo xtask setup` installs;
 //! [`requirement`] decides whether a test that lacks them is skipped or fails.
@@ -13,6 +14,7 @@ pub mod bench;
 pub mod clients;
 pub mod gemel;
 mod lab;
+pub mod pair;
 mod process;
 pub mod requirement;
 pub mod wait;

@@ -138,7 +138,7 @@ fn measure(args: &Args, (mode, durability): (Mode, Durability)) -> Result<Sample
 }
 
 /// Median, lowest and highest.
-fn spread(values: impl Iterator<Item = f64>) -> (f64, f64, f64) {
+pub(crate) fn spread(values: impl Iterator<Item = f64>) -> (f64, f64, f64) {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     let (Some(&low), Some(&high)) = (sorted.first(), sorted.last()) else {

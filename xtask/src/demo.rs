@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: what the server does, shown on this machine in a minute or two.
+//! `cargo xtask demo`: what a pair of servers does, shown on this machine in about two minutes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use gemel_tests::bench::{Highest, Load, Pace, read_grants};
+use gemel_tests::bench::{Disturbed, Highest, Load, Pace, read_grants};
 use gemel_tests::clients::{Client, Dhclient, Lease, Wanted};
-use gemel_tests::gemel::{Config, LinkConfig, Mode, Server};
-use gemel_tests::{Interface, Lab, Link, Process, requirement};
+use gemel_tests::pair::{Direction, Options, Pair, Role};
+use gemel_tests::{requirement, wait};
 use serde_json::{Value, json};
 
 use crate::cargo::{build_binaries, target_dir};
@@ -32,6 +32,23 @@ const CLIENTS: u32 = 200_000;
 /// How long dhclient may take.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the servers may take to notice what became of each other.
+const NOTICE: Duration = Duration::from_secs(30);
+
+/// Maximum client lead time, seconds: so long that no lease runs out during the demo.
+const MCLT: u32 = 600;
+
+/// The load under which the primary is killed, as a share of the highest rate, and at most.
+const FAILOVER_SHARE: f64 = 0.25;
+const FAILOVER_RATE_MAX: f64 = 5000.0;
+
+/// When the primary is killed and how long the load lasts, seconds.
+const KILL_AT: f64 = 3.0;
+const FAILOVER_SECONDS: f64 = 10.0;
+
+/// Leases that the standby gives before the primary is started again.
+const MEANWHILE: usize = 1000;
+
 /// Runs the demo.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if !requirement::is_root() {
@@ -49,26 +66,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.json {
         println!("{}", shown.json());
     }
-    ensure!(
-        shown.found == shown.granted,
-        "{} of {} leases did not survive the kill",
-        shown.granted - shown.found,
-        shown.granted
-    );
-    Ok(())
+    shown.verdict()
 }
 
 fn say(what: &str) {
     eprintln!("== {what}");
 }
 
-/// The lab with the running server.
+/// The lab with the running servers.
 struct Demo {
-    server: Server,
-    interface: Interface,
+    pair: Pair,
     /// The generator's core; none on a machine with only one.
     generator_core: Option<u32>,
-    lab: Lab,
 }
 
 /// What the demo showed.
@@ -78,45 +87,58 @@ struct Shown {
     client: Vec<Lease>,
     highest: Highest,
     half: Value,
+    killed: Killed,
+    /// The report of the load in which the primary vanished without a trace.
+    vanished: Value,
+    report: PathBuf,
+}
+
+/// What came of the kill.
+#[derive(Debug)]
+struct Killed {
+    /// The generator's summary.
+    summary: Value,
     granted: usize,
     found: usize,
     restart: Duration,
+    resync: Duration,
+    bindings: [usize; 2],
     report: PathBuf,
 }
 
 impl Demo {
     fn start() -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        say("making a lab: two network namespaces and a veth pair");
-        let lab = Lab::new("demo")?;
-        let server_ns = lab.namespace("server")?;
-        let client_ns = lab.namespace("client")?;
-        let (interface, server_interface) =
-            Link::default().connect((&client_ns, "gml-c0"), (&server_ns, "gml-s0"))?;
-        server_interface.add_address("2001:db8:1::1/64")?;
-        let link = LinkConfig::new("access", 1).for_load(1).on(&server_interface);
-        let mut config = Config::new(Mode::Auto, vec![link]);
-        // The generator has the first core to itself, the server all others.
-        config.pin = (cores > 1).then(|| format!("1-{}", cores - 1));
-        let server = Server::start(&lab, &server_ns, &config)?;
+        say(
+            "making a lab: clients, two servers, a switch between them, a cable between the servers",
+        );
+        let options = Options {
+            mclt: MCLT,
+            // The generator has the first core to itself, the servers all others.
+            pin: (cores > 1).then(|| format!("1-{}", cores - 1)),
+            ..Options::default()
+        };
+        let pair = Pair::start("demo", &options)?;
         say(&format!(
-            "gemel serves in mode {}, its store in {}",
-            server.mode()?,
-            lab.dir().display()
+            "the pair is in NORMAL state, in mode {}, its stores in {}",
+            pair.server(Role::Primary).mode()?,
+            pair.lab.dir().display()
         ));
-        Ok(Self { server, interface, generator_core: (cores > 1).then_some(0), lab })
+        Ok(Self { pair, generator_core: (cores > 1).then_some(0) })
     }
 
     fn run(mut self, seconds: f64, report: &Path) -> Result<Shown> {
-        let mode = self.server.mode()?;
+        let mode = self.pair.server(Role::Primary).mode()?;
         say("dhclient asks for an address and a prefix");
         let mut client =
-            Client::start(&self.lab, &Dhclient, &self.interface, Wanted::Both, "dhclient")?;
+            Client::start(&self.pair.lab, &Dhclient, &self.pair.client, Wanted::Both, "dhclient")?;
         let leases = client.wait_bound(CLIENT_TIMEOUT)?;
         for lease in &leases {
             eprintln!("   dhclient has {}/{}", lease.address, lease.prefix_len);
         }
-        self.server.assert_leases(&leases)?;
+        self.pair.wait_equal()?;
+        self.pair.server(Role::Secondary).assert_leases(&leases)?;
+        eprintln!("   and the standby knows it");
         // It would see the generator's replies and slow it down; its lease stays.
         client.process().kill()?;
 
@@ -124,29 +146,26 @@ impl Demo {
         granted.enter(&leases)?;
 
         say("looking for the highest rate of exchanges");
-        let file = self.lab.dir().join("grants");
+        let file = self.pair.lab.dir().join("grants");
         let mut load = Load::new(Pace::Window(1), 0.0, CLIENTS);
         load.core = self.generator_core;
         load.grants = Some(file.clone());
         let highest =
-            load.highest_rate(&self.interface, 1.0, || granted.enter(&read_grants(&file)?))?;
+            load.highest_rate(&self.pair.client, 1.0, || granted.enter(&read_grants(&file)?))?;
 
         say(&format!("{seconds} s at half of that, {:.0} exchanges/s", highest.per_s / 2.0));
         load.pace = Pace::Rate(highest.per_s / 2.0);
         load.seconds = seconds;
         load.seed = 2;
         load.out = Some(report.to_owned());
-        let half = load.run(&self.interface)?;
+        let half = load.run(&self.pair.client)?;
         granted.enter(&read_grants(&file)?)?;
 
-        say("SIGKILL to the server in the middle of a load as fast as it answers");
-        self.kill_under_load(&mut granted)?;
+        let rate = (highest.per_s * FAILOVER_SHARE).clamp(100.0, FAILOVER_RATE_MAX);
+        let killed = self.kill_under_load(rate.round(), &mut granted, &report.join("failover"))?;
 
-        say("starting the server again");
-        let started = Instant::now();
-        self.server.restart()?;
-        let restart = started.elapsed();
-        let found_leases = granted.found_in(&self.server.leases()?)?;
+        say("the primary vanishes without a trace: both its cables are cut at once");
+        let vanished = self.vanish_under_load(rate.round())?;
 
         say("dhclient comes back and asks for what it had");
         client.restart()?;
@@ -156,31 +175,89 @@ impl Demo {
             client: leases,
             highest,
             half,
-            granted: granted.leases.len(),
-            found: found_leases,
-            restart,
+            killed,
+            vanished,
             report: report.join("report.html"),
         })
     }
 
-    fn kill_under_load(&mut self, granted: &mut Grants) -> Result<()> {
-        let file = self.lab.dir().join("grants");
-        let mut load = Load::new(Pace::Window(128), 60.0, CLIENTS);
-        load.seed = 3;
+    fn disturbed(&self, rate: f64, seed: u64) -> Disturbed {
+        let mut load = Disturbed::new(rate, FAILOVER_SECONDS);
+        load.seed = seed;
         load.core = self.generator_core;
+        load.clients = CLIENTS;
+        load.mclt = MCLT;
+        load
+    }
+
+    fn kill_under_load(
+        &mut self,
+        rate: f64,
+        granted: &mut Grants,
+        report: &Path,
+    ) -> Result<Killed> {
+        say(&format!("SIGKILL to the primary under {rate} exchanges/s, new clients and renewals"));
+        let file = self.pair.lab.dir().join("grants");
+        let mut load = self.disturbed(rate, 3);
+        load.at = vec![(KILL_AT, self.pair.server(Role::Primary).kill_command())];
         load.grants = Some(file.clone());
-        let mut bench = Process::spawn("gemel-bench", load.command(&self.interface)?)?;
-        let before = self.server.leases()?.len();
-        gemel_tests::wait::until("the load to get leases", CLIENT_TIMEOUT, || {
-            if !bench.is_running()? {
-                bail!("gemel-bench has ended:\n{}", bench.tail());
-            }
-            Ok((self.server.leases()?.len() > before + 1000).then_some(()))
+        load.out = Some(report.to_owned());
+        let bench = load.start(&self.pair.client)?;
+        let primary = self.pair.server_mut(Role::Primary);
+        wait::until("the primary to be killed", NOTICE, || {
+            Ok((!primary.process().is_running()?).then_some(()))
         })?;
-        self.server.kill()?;
-        bench.signal("INT")?;
-        bench.wait_success(CLIENT_TIMEOUT)?;
-        granted.enter(&read_grants(&file)?)
+        let count = |pair: &Pair| anyhow::Ok(pair.server(Role::Secondary).leases()?.len());
+        let before = count(&self.pair)?;
+        wait::until("the standby to give leases", NOTICE, || {
+            Ok((count(&self.pair)? >= before + MEANWHILE).then_some(()))
+        })?;
+        say("starting the primary again while the load goes on");
+        let started = Instant::now();
+        self.pair.server_mut(Role::Primary).restart()?;
+        let restart = started.elapsed();
+        self.pair.wait_normal()?;
+        let resync = started.elapsed();
+        let summary = load.finish(bench)?;
+        show_events(&summary);
+        granted.enter(&read_grants(&file)?)?;
+        say("comparing the databases of both servers");
+        let both = self.pair.wait_equal()?.len();
+        let found = granted.found_in(&self.pair.server(Role::Primary).leases()?)?;
+        let standby = self.pair.server(Role::Secondary).bindings()?.len();
+        eprintln!("   the same {both} bindings on both");
+        Ok(Killed {
+            summary,
+            granted: granted.leases.len(),
+            found,
+            restart,
+            resync,
+            bindings: [both, standby],
+            report: report.join("report.html"),
+        })
+    }
+
+    /// Nothing tells the standby but the silence, with a keepalive time of a second.
+    fn vanish_under_load(&mut self, rate: f64) -> Result<Value> {
+        let mut load = self.disturbed(rate, 4);
+        let cut = self.pair.cut_command(Direction::Both);
+        let unplug = self.pair.carrier_command(Role::Primary, false);
+        load.at = vec![(KILL_AT, format!("{cut} && {unplug}"))];
+        let summary = load.run(&self.pair.client)?;
+        show_events(&summary);
+        self.pair.set_carrier(Role::Primary, true)?;
+        self.pair.heal()?;
+        self.pair.wait_equal()?;
+        Ok(summary)
+    }
+}
+
+fn show_events(summary: &Value) {
+    for event in summary["failover"]["events"].as_array().into_iter().flatten() {
+        eprintln!(
+            "   standby served after {} ms; longest time without any reply {} ms",
+            event["takeover_ms"], event["outage_ms"]
+        );
     }
 }
 
@@ -222,9 +299,36 @@ impl Shown {
         count("lost_replies") + count("lost_advertises")
     }
 
+    /// A count over both failovers.
+    fn count(&self, name: &str) -> u64 {
+        [&self.killed.summary, &self.vanished]
+            .iter()
+            .map(|summary| summary["failover"][name].as_u64().unwrap_or(u64::MAX / 4))
+            .sum()
+    }
+
+    fn takeover_ms(summary: &Value) -> f64 {
+        summary["failover"]["takeover_ms"].as_f64().unwrap_or(f64::NAN)
+    }
+
+    /// Insists that it was a good show.
+    fn verdict(&self) -> Result<()> {
+        let Killed { granted, found, bindings, .. } = &self.killed;
+        ensure!(found == granted, "{} of {granted} leases did not survive", granted - found);
+        ensure!(bindings[0] == bindings[1], "the servers have {bindings:?} bindings");
+        for count in ["duplicates", "renumbered", "forgotten"] {
+            ensure!(self.count(count) == 0, "{} {count}", self.count(count));
+        }
+        for summary in [&self.killed.summary, &self.vanished] {
+            ensure!(Self::takeover_ms(summary).is_finite(), "the standby did not take over");
+        }
+        Ok(())
+    }
+
     fn text(&self) -> String {
         let exchanges = self.half["exchanges"].as_u64().unwrap_or(0);
         let rate = self.half["exchanges_per_s"].as_f64().unwrap_or(0.0);
+        let killed = &self.killed;
         let mut lines: Vec<(&str, String)> = vec![("packets over", self.mode.clone())];
         for lease in &self.client {
             let kind = if lease.is_prefix { "dhclient's prefix" } else { "dhclient's address" };
@@ -232,7 +336,7 @@ impl Shown {
         }
         lines.extend([
             (
-                "highest rate",
+                "highest rate of the pair",
                 format!(
                     "{:.0} exchanges/s (limit: {})",
                     self.highest.per_s, self.highest.limited_by
@@ -249,12 +353,42 @@ impl Shown {
                 ),
             ),
             ("messages without an answer", self.lost().to_string()),
-            ("leases that clients received", self.granted.to_string()),
             (
-                "still there after SIGKILL",
-                format!("{} (serving again after {:.2?})", self.found, self.restart),
+                "SIGKILL to the primary",
+                format!("the standby served after {:.1} ms", Self::takeover_ms(&killed.summary)),
             ),
+            (
+                "primary gone without a trace",
+                format!(
+                    "the standby served after {:.0} ms (keepalive time 1 s)",
+                    Self::takeover_ms(&self.vanished)
+                ),
+            ),
+            (
+                "clients meanwhile",
+                format!(
+                    "{} duplicates, {} renumbered, {} forgotten, {} messages never answered",
+                    self.count("duplicates"),
+                    self.count("renumbered"),
+                    self.count("forgotten"),
+                    self.count("lost")
+                ),
+            ),
+            (
+                "primary started again",
+                format!("serving after {:.2?}, NORMAL after {:.2?}", killed.restart, killed.resync),
+            ),
+            (
+                "bindings",
+                format!(
+                    "{} on the primary, {} on the standby",
+                    killed.bindings[0], killed.bindings[1]
+                ),
+            ),
+            ("leases that clients received", killed.granted.to_string()),
+            ("still there afterwards", killed.found.to_string()),
             ("latency histogram", self.report.display().to_string()),
+            ("the failover, second by second", killed.report.display().to_string()),
         ]);
         let mut text = String::new();
         for (name, value) in lines {
@@ -264,6 +398,7 @@ impl Shown {
     }
 
     fn json(&self) -> Value {
+        let killed = &self.killed;
         let fields: BTreeMap<&str, Value> = [
             ("mode", json!(self.mode)),
             ("max_exchanges_per_s", json!(self.highest.per_s)),
@@ -275,10 +410,21 @@ impl Shown {
             ("p99_us", json!(self.percentile("p99_us"))),
             ("p999_us", json!(self.percentile("p999_us"))),
             ("lost_replies", json!(self.lost())),
-            ("bindings_granted", json!(self.granted)),
-            ("bindings_after_restart", json!(self.found)),
-            ("restart_s", json!(self.restart.as_secs_f64())),
+            ("bindings_granted", json!(killed.granted)),
+            ("bindings_after_restart", json!(killed.found)),
+            ("restart_s", json!(killed.restart.as_secs_f64())),
+            ("takeover_ms", json!(Self::takeover_ms(&killed.summary))),
+            ("outage_ms", killed.summary["failover"]["outage_ms"].clone()),
+            ("silent_takeover_ms", json!(Self::takeover_ms(&self.vanished))),
+            ("duplicates", json!(self.count("duplicates"))),
+            ("renumbered", json!(self.count("renumbered"))),
+            ("forgotten", json!(self.count("forgotten"))),
+            ("lost_in_failover", json!(self.count("lost"))),
+            ("bindings_primary", json!(killed.bindings[0])),
+            ("bindings_standby", json!(killed.bindings[1])),
+            ("resync_s", json!(killed.resync.as_secs_f64())),
             ("report", json!(self.report)),
+            ("failover_report", json!(killed.report)),
         ]
         .into();
         json!(fields)
@@ -308,9 +454,15 @@ mod tests {
         assert!(granted.enter(&[lease("2001:db8::1", "z")]).is_err());
     }
 
-    #[test]
-    fn the_json_has_what_is_promised() {
-        let shown = Shown {
+    fn failover(takeover_ms: f64, duplicates: u64) -> Value {
+        json!({"failover": {
+            "takeover_ms": takeover_ms, "outage_ms": 12.5, "duplicates": duplicates, "renumbered": 0,
+            "forgotten": 0, "lost": 3,
+        }})
+    }
+
+    fn shown() -> Shown {
+        Shown {
             mode: "native".into(),
             client: vec![lease("2001:db8::1", "a")],
             highest: Highest {
@@ -321,30 +473,49 @@ mod tests {
             },
             half: json!({
                 "exchanges": 10, "exchanges_per_s": 1000.0, "lost_replies": 1, "lost_advertises": 2,
+                "valid": true,
                 "pairs": {"request_reply": {"with_losses": {"p50_us": 1.0, "p99_us": 2.0, "p999_us": 3.0}}},
             }),
-            granted: 5,
-            found: 5,
-            restart: Duration::from_millis(5),
+            killed: Killed {
+                summary: failover(11.0, 0),
+                granted: 5,
+                found: 5,
+                restart: Duration::from_millis(5),
+                resync: Duration::from_millis(50),
+                bindings: [7, 7],
+                report: "/x/failover/report.html".into(),
+            },
+            vanished: failover(1400.0, 0),
             report: "/x/report.html".into(),
-        };
-        let json = shown.json();
-        for key in [
-            "mode",
-            "exchanges",
-            "exchanges_per_s",
-            "p50_us",
-            "p99_us",
-            "p999_us",
-            "lost_replies",
-            "bindings_granted",
-            "bindings_after_restart",
-            "report",
-        ] {
-            assert!(!json[key].is_null(), "{key} is missing");
         }
-        assert_eq!(json["lost_replies"], 3);
+    }
+
+    #[test]
+    fn the_json_has_what_is_promised() {
+        let json = shown().json();
+        for (key, value) in json.as_object().unwrap() {
+            assert!(!value.is_null(), "{key} is missing");
+        }
+        assert_eq!((&json["lost_replies"], &json["lost_in_failover"]), (&json!(3), &json!(6)));
+        assert_eq!((&json["takeover_ms"], &json["resync_s"]), (&json!(11.0), &json!(0.05)));
         assert!(!json.to_string().contains('\n'));
-        assert!(shown.text().contains("2001:db8::1"));
+        assert!(shown().text().contains("2001:db8::1"));
+        assert!(shown().text().contains("/x/failover/report.html"));
+    }
+
+    #[test]
+    fn a_bad_show_is_told() {
+        shown().verdict().unwrap();
+        let mut duplicate = shown();
+        duplicate.vanished = failover(1400.0, 1);
+        let mut lost = shown();
+        lost.killed.found = 4;
+        let mut differing = shown();
+        differing.killed.bindings[1] = 6;
+        let mut idle = shown();
+        idle.killed.summary["failover"]["takeover_ms"] = Value::Null;
+        for bad in [duplicate, lost, differing, idle] {
+            assert!(bad.verdict().is_err(), "{bad:?}");
+        }
     }
 }

@@ -7,8 +7,10 @@
 mod bench;
 mod cargo;
 mod demo;
+mod failover;
 mod fuzz;
 mod setup;
+mod sim;
 mod steps;
 mod test;
 
@@ -28,15 +30,21 @@ struct Cli {
 enum Command {
     /// Installs the Debian packages that are missing.
     Setup,
-    /// Builds the server, lets real clients and a load at it, kills it, and shows that no lease is
-    /// lost. Needs root.
+    /// Builds the server, lets real clients and a load at a failover pair, kills the primary, and
+    /// shows that the standby serves and no lease is lost. Needs root.
     Demo(demo::Args),
     /// Runs every check: format, lints, documentation, unit and end-to-end tests.
     Test(test::Args),
     /// Measures AF_XDP against sockets, and what durability costs. Needs root.
     Bench(bench::Args),
+    /// Measures a failover: until the standby serves, what a partner costs clients, and how fast a
+    /// server learns everything anew. Needs root.
+    Failover(failover::Args),
     /// Runs each fuzz target for a while. Needs the nightly toolchain and cargo-fuzz.
     Fuzz(fuzz::Args),
+    /// Runs seeds of the simulated failover pair. Ends with one line of counts, and fails if any
+    /// seed does.
+    Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,7 +53,9 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Failover(args) => failover::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Sim(args) => sim::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,6 +17,12 @@ enum Sign {
     File(&'static [&'static str]),
 }
 
+/// Where Debian puts the library that shifts a program's clock.
+const FAKETIME: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+];
+
 /// Everything that building, testing and measuring needs, with the Debian package that has it.
 const NEEDED: &[(Sign, &str)] = &[
     // To build: the XDP programs, libbpf, LMDB.
@@ -36,6 +42,8 @@ const NEEDED: &[(Sign, &str)] = &[
     (Sign::Program("unshare"), "util-linux"),
     (Sign::Program("tcpdump"), "tcpdump"),
     (Sign::Program("tshark"), "tshark"),
+    // Servers whose clocks do not agree.
+    (Sign::File(FAKETIME), "libfaketime"),
     // Clients and relays.
     (Sign::Program("dhclient"), "isc-dhcp-client"),
     (Sign::Program("dhcrelay"), "isc-dhcp-relay"),

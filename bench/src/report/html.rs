@@ -9,6 +9,7 @@ use super::{
     terminal::{grouped, time},
 };
 use crate::{
+    failover::FailoverReport,
     number::{float, whole},
     stats::{Counter, Interval, Pair, Stats},
 };
@@ -19,15 +20,17 @@ const LEFT: f64 = 76.0;
 const RIGHT: f64 = 36.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 46.0;
+/// How many colours the style has for lines.
+const COLOURS: usize = 7;
 
 /// The last interval may be a few packets long; what is shorter than this says nothing.
 const SHORT_S: f64 = 0.2;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#59636e;--line:#d1d9e0;--card:#f6f8fa;
---c0:#1f6feb;--c1:#bc4c00;--c2:#1a7f37;--c3:#9a6700;--c4:#8250df;--bad:#cf222e;--good:#1a7f37}
+--c0:#1f6feb;--c1:#bc4c00;--c2:#1a7f37;--c3:#9a6700;--c4:#8250df;--c5:#bf3989;--c6:#1b7c83;--bad:#cf222e;--good:#1a7f37}
 @media (prefers-color-scheme:dark){:root{--bg:#0d1117;--fg:#e6edf3;--dim:#9198a1;--line:#30363d;
---card:#151b23;--c0:#58a6ff;--c1:#ffa657;--c2:#56d364;--c3:#e3b341;--c4:#d2a8ff;--bad:#ff7b72;
+--card:#151b23;--c0:#58a6ff;--c1:#ffa657;--c2:#56d364;--c3:#e3b341;--c4:#d2a8ff;--c5:#ff9bce;--c6:#76e3ea;--bad:#ff7b72;
 --good:#56d364}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:940px;padding:24px 20px 48px;background:var(--bg);color:var(--fg);
@@ -46,6 +49,8 @@ th:first-child,td:first-child{text-align:left}th{color:var(--dim);font-weight:60
 td.text{white-space:normal;overflow-wrap:anywhere;text-align:left}
 svg{display:block;width:100%;height:auto}
 svg text{fill:var(--dim);font-size:12px}svg .grid{stroke:var(--line);stroke-width:1}
+svg .mark{stroke:var(--bad);stroke-width:1.5;stroke-dasharray:3 3}svg text.mark{fill:var(--bad);
+stroke:none}
 svg polyline{fill:none;stroke-width:2;stroke-linejoin:round}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;font-size:13px}
 .legend i{display:inline-block;width:18px;height:0;border-top:3px solid;margin-right:6px;
@@ -84,10 +89,14 @@ fn write_page(out: &mut String, summary: &Summary, stats: &Stats) -> fmt::Result
     )?;
     notes(out, summary)?;
     tiles(out, summary)?;
+    let marks = marks(summary.failover.as_ref());
+    if let Some(report) = &summary.failover {
+        failover(out, report, &marks)?;
+    }
     percentile_curve(out, stats)?;
-    throughput(out, &summary.series)?;
-    latency(out, &summary.series)?;
-    losses(out, &summary.series)?;
+    throughput(out, &summary.series, &marks)?;
+    latency(out, &summary.series, &marks)?;
+    losses(out, &summary.series, &marks)?;
     percentile_table(out, summary)?;
     counter_table(out, summary)?;
     setup_table(out, summary)?;
@@ -136,6 +145,14 @@ fn tiles(out: &mut String, summary: &Summary) -> fmt::Result {
     tile("exchange p99", &time(overall.p99_us), "")?;
     tile("loss", &format!("{:.3} %", summary.loss * 100.0), "")?;
     tile("leases on record", &grouped(summary.bindings_granted as u64), "")?;
+    if let Some(report) = &summary.failover {
+        if let Some(ms) = report.takeover_ms {
+            tile("takeover", &time(ms * 1000.0), "")?;
+        }
+        let bad = |count: u64| if count == 0 { "" } else { "bad" };
+        tile("duplicates", &grouped(report.duplicates), bad(report.duplicates))?;
+        tile("renumbered", &grouped(report.renumbered), bad(report.renumbered))?;
+    }
     out.write_str("</div>\n")
 }
 
@@ -154,6 +171,8 @@ struct Chart<'a> {
     x_ticks: Vec<(f64, String)>,
     y_ticks: Vec<(f64, String)>,
     lines: Vec<Line>,
+    /// Vertical lines: where on the x axis, and what stands beside it.
+    marks: &'a [(f64, String)],
 }
 
 impl Chart<'_> {
@@ -224,8 +243,106 @@ impl Chart<'_> {
             }
             out.write_str("\"/>")?;
         }
+        for (value, label) in self.marks.iter().filter(|mark| (x0..=x1).contains(&mark.0)) {
+            let at = x(*value);
+            write!(
+                out,
+                "<line class=\"mark\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" \
+                 y2=\"{bottom}\"/><text class=\"mark\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                at + 4.0,
+                TOP + 12.0,
+                escape(label)
+            )?;
+        }
         out.write_str("</svg>\n")
     }
+}
+
+/// The events, by number, for the charts over time.
+fn marks(report: Option<&FailoverReport>) -> Vec<(f64, String)> {
+    let events = report.map_or(&[][..], |report| &report.events);
+    events
+        .iter()
+        .enumerate()
+        .map(|(number, event)| (event.started_s, (number + 1).to_string()))
+        .collect()
+}
+
+fn failover(out: &mut String, report: &FailoverReport, marks: &[(f64, String)]) -> fmt::Result {
+    writeln!(
+        out,
+        "<h2>Events</h2><p class=\"dim\">A takeover is the first lease given by another server than \
+         the one that served in the second before. Answers to RENEW do not count, which the \
+         secondary of a pair gives at all times.</p>"
+    )?;
+    out.write_str(
+        "<div class=\"scroll\"><table><tr><th>event</th><th>second</th><th>took</th>\
+         <th>takeover after its start</th><th>after its end</th><th>longest silence</th></tr>",
+    )?;
+    for (number, event) in report.events.iter().enumerate() {
+        let ms = |ms: Option<f64>| ms.map_or_else(|| "–".into(), |ms| format!("{ms:.1} ms"));
+        write!(
+            out,
+            "<tr><td class=\"text\">{} {}{}</td><td>{:.3}</td><td>{:.0} ms</td><td>{}</td>\
+             <td>{}</td><td>{:.1} ms{}</td></tr>",
+            number + 1,
+            escape(&event.name),
+            event.failure.as_ref().map_or_else(String::new, |failure| format!(
+                "<br/><b class=\"bad\">{}</b>",
+                escape(failure)
+            )),
+            event.started_s,
+            (event.finished_s - event.started_s) * 1000.0,
+            ms(event.takeover_ms),
+            ms(event.takeover_from_end_ms),
+            event.outage_ms,
+            if event.silent { ", to the end" } else { "" },
+        )?;
+    }
+    out.write_str("</table></div>\n")?;
+    let rows = [
+        ("duplicates", report.duplicates),
+        ("renumbered clients", report.renumbered),
+        ("forgotten bindings", report.forgotten),
+        ("messages never answered", report.lost),
+        ("lifetimes shortened", report.lifetimes_shortened),
+    ];
+    out.write_str("<table>")?;
+    for (name, count) in rows {
+        write!(out, "<tr><td>{name}</td><td>{}</td></tr>", grouped(count))?;
+    }
+    if let Some(mclt) = report.mclt_s {
+        let count = grouped(report.grants_at_most_mclt);
+        write!(out, "<tr><td>grants of at most the MCLT, {mclt} s</td><td>{count}</td></tr>")?;
+    }
+    out.write_str("</table>\n<h2>Who answered</h2><p class=\"dim\">REPLY of each server, by tenth of a second.</p>\n")?;
+    let timeline = &report.timeline;
+    let lines: Vec<Line> = timeline
+        .replies
+        .iter()
+        .enumerate()
+        .map(|(colour, (duid, counts))| Line {
+            title: format!("server {duid}"),
+            colour: colour % COLOURS,
+            dashed: false,
+            points: (0..)
+                .zip(counts)
+                .map(|(step, count)| {
+                    ((float(step) + 0.5) * timeline.step_s, float(*count) / timeline.step_s)
+                })
+                .collect(),
+        })
+        .collect();
+    let steps = timeline.replies.values().map(Vec::len).max().unwrap_or(0);
+    Chart {
+        x_label: "time (s)",
+        y_label: "REPLY per second",
+        x_ticks: linear(float(steps as u64) * timeline.step_s, ""),
+        y_ticks: linear(highest(&lines), ""),
+        lines,
+        marks,
+    }
+    .write(out)
 }
 
 fn percentile_curve(out: &mut String, stats: &Stats) -> fmt::Result {
@@ -264,6 +381,7 @@ fn percentile_curve(out: &mut String, stats: &Stats) -> fmt::Result {
         x_ticks,
         y_ticks: decades(low, high),
         lines,
+        marks: &[],
     }
     .write(out)
 }
@@ -354,7 +472,7 @@ fn time_ticks(series: &[Interval]) -> Vec<(f64, String)> {
     linear(series.iter().rfind(|i| i.length_s > SHORT_S).map_or(1.0, |i| i.at_s), "")
 }
 
-fn throughput(out: &mut String, series: &[Interval]) -> fmt::Result {
+fn throughput(out: &mut String, series: &[Interval], marks: &[(f64, String)]) -> fmt::Result {
     writeln!(
         out,
         "<h2>Throughput</h2><p class=\"dim\">Exchanges begun and completed, by second.</p>"
@@ -370,11 +488,12 @@ fn throughput(out: &mut String, series: &[Interval]) -> fmt::Result {
         x_ticks: time_ticks(series),
         y_ticks: linear(highest(&lines), ""),
         lines,
+        marks,
     }
     .write(out)
 }
 
-fn latency(out: &mut String, series: &[Interval]) -> fmt::Result {
+fn latency(out: &mut String, series: &[Interval], marks: &[(f64, String)]) -> fmt::Result {
     writeln!(
         out,
         "<h2>Latency over time</h2><p class=\"dim\">Of all answered messages, by second.</p>"
@@ -397,11 +516,12 @@ fn latency(out: &mut String, series: &[Interval]) -> fmt::Result {
         x_ticks: time_ticks(series),
         y_ticks: decades(low, high),
         lines,
+        marks,
     }
     .write(out)
 }
 
-fn losses(out: &mut String, series: &[Interval]) -> fmt::Result {
+fn losses(out: &mut String, series: &[Interval], marks: &[(f64, String)]) -> fmt::Result {
     let total: u64 = series.iter().map(|interval| interval.lost + interval.failed).sum();
     writeln!(out, "<h2>Losses</h2>")?;
     if total == 0 {
@@ -425,6 +545,7 @@ fn losses(out: &mut String, series: &[Interval]) -> fmt::Result {
         x_ticks: time_ticks(series),
         y_ticks: linear(highest(&lines), ""),
         lines,
+        marks,
     }
     .write(out)
 }
@@ -496,6 +617,10 @@ fn setup_table(out: &mut String, summary: &Summary) -> fmt::Result {
         ("server", setup.server.clone()),
         ("seed", setup.seed.to_string()),
         ("time-out", format!("{} ms", setup.timeout_ms)),
+        (
+            "sent again",
+            setup.retransmit_ms.map_or_else(|| "never".into(), |ms| format!("after {ms} ms")),
+        ),
         ("relay agents", setup.relay_depth.to_string()),
         ("kernel", environment.kernel.clone()),
         ("processor", format!("{}, {} cores{guest}", environment.cpu, environment.cores)),
@@ -559,7 +684,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::sample;
+    use crate::report::tests::{failed_over, sample};
 
     /// Every element that is opened is closed, in order; attributes are quoted.
     fn check_well_formed(html: &str) {
@@ -600,6 +725,22 @@ mod tests {
         assert!(
             html.contains("Failed: the server broke the rules.") && html.contains("duplicate: 3")
         );
+    }
+
+    #[test]
+    fn events_are_marked_in_the_charts_over_time() {
+        let (mut summary, stats) = sample();
+        summary.failover = Some(failed_over());
+        let html = page(&summary, &stats);
+        check_well_formed(&html);
+        for piece in
+            ["kill &lt;1&gt;", "250.0 ms", "Who answered", "server 0001", "no such process"]
+        {
+            assert!(html.contains(piece), "{piece}");
+        }
+        // The answers by server, throughput, latency and losses.
+        assert_eq!(html.matches("<line class=\"mark\"").count(), 4);
+        assert!(!html.contains("NaN"));
     }
 
     #[test]

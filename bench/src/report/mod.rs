@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::ClientIndex,
     engine::World,
+    failover::FailoverReport,
     generator::Span,
     ledger::hex,
     machine::Environment,
@@ -54,8 +55,17 @@ pub struct Setup {
     pub relay_depth: u8,
     /// Their link-addresses.
     pub link_addresses: Vec<String>,
+    /// Share of returning clients, if new ones and returning ones are told apart.
+    #[serde(default)]
+    pub returning: Option<f64>,
     /// How long an answer is waited for, milliseconds.
     pub timeout_ms: u64,
+    /// When a message is sent again for the first time, milliseconds.
+    #[serde(default)]
+    pub retransmit_ms: Option<u64>,
+    /// When clients turn from one server to any, milliseconds.
+    #[serde(default)]
+    pub any_server_ms: Option<u64>,
     /// Interface.
     pub interface: String,
     /// Address to which messages are sent.
@@ -175,7 +185,7 @@ pub struct Summary {
     pub exchanges_per_s: f64,
     /// SOLICIT without an answer.
     pub lost_advertises: u64,
-    /// REQUEST or RENEW without an answer.
+    /// REQUEST, RENEW or REBIND without an answer.
     pub lost_replies: u64,
     /// Share of the exchanges begun that were not answered, refused or invalid.
     pub loss: f64,
@@ -195,6 +205,9 @@ pub struct Summary {
     pub servers: Vec<ServerReport>,
     /// The seconds of the run.
     pub series: Vec<Interval>,
+    /// What events did, in a run that had some.
+    #[serde(default)]
+    pub failover: Option<FailoverReport>,
 }
 
 /// What a summary is made from.
@@ -257,7 +270,7 @@ impl Summary {
             exchanges: stats.get(Counter::Completed),
             exchanges_per_s: per_second(Counter::CompletedInTime),
             lost_advertises: stats.get(Counter::LostAdvertise),
-            lost_replies: stats.get(Counter::LostReply) + stats.get(Counter::LostRenewReply),
+            lost_replies: stats.lost() - stats.get(Counter::LostAdvertise),
             loss: ratio(stats.lost() + stats.failed(), stats.get(Counter::Started)),
             bindings_granted: world.ledger.len(),
             counters: Counter::ALL
@@ -298,6 +311,7 @@ impl Summary {
                 })
                 .collect(),
             series: stats.series.clone(),
+            failover: None,
             setup,
         }
     }
@@ -305,7 +319,7 @@ impl Summary {
     /// Times of the whole exchange with losses as time-outs; of renewals if there was nothing else.
     #[must_use]
     pub fn overall(&self) -> Percentiles {
-        [Pair::Exchange, Pair::RenewReply]
+        [Pair::Exchange, Pair::Renewal, Pair::RenewReply]
             .iter()
             .find_map(|pair| self.pairs.get(pair.as_str()))
             .map_or_else(Percentiles::default, |report| report.with_losses)
@@ -427,7 +441,10 @@ pub fn write_hgrm(out: &mut impl Write, histogram: &Histogram<u64>) -> io::Resul
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::number::SECOND_NS;
+    use crate::{
+        failover::{EventReport, Timeline},
+        number::SECOND_NS,
+    };
 
     pub(crate) fn sample() -> (Summary, Stats) {
         let mut stats = Stats::new(0);
@@ -459,7 +476,10 @@ pub(crate) mod tests {
             renew_share: 0.0,
             relay_depth: 0,
             link_addresses: Vec::new(),
+            returning: None,
             timeout_ms: 1000,
+            retransmit_ms: None,
+            any_server_ms: None,
             interface: "eth9".into(),
             server: "ff02::1:2".into(),
             core: Some(1),
@@ -481,6 +501,48 @@ pub(crate) mod tests {
             port: PortInfo { mode: "memory".into(), ..PortInfo::default() },
         });
         (summary, stats)
+    }
+
+    /// What a kill in the first second did.
+    pub(crate) fn failed_over() -> FailoverReport {
+        let replies: BTreeMap<_, _> =
+            [("0001".to_owned(), vec![9, 9, 0]), ("0002".to_owned(), vec![0, 0, 8])].into();
+        FailoverReport {
+            events: vec![EventReport {
+                name: "kill <1>".into(),
+                started_s: 0.5,
+                finished_s: 0.503,
+                failure: Some("no such process".into()),
+                server_before: Some("0001".into()),
+                takeover_ms: Some(250.0),
+                takeover_from_end_ms: Some(247.0),
+                outage_ms: 251.0,
+                silent: false,
+                first_reply_ms: [("0002".to_owned(), 250.0)].into(),
+            }],
+            takeover_ms: Some(250.0),
+            outage_ms: 251.0,
+            duplicates: 0,
+            renumbered: 0,
+            forgotten: 0,
+            lost: 2,
+            mclt_s: Some(60),
+            grants_at_most_mclt: 5,
+            lifetimes_shortened: 4,
+            timeline: Timeline { step_s: 0.1, replies },
+        }
+    }
+
+    #[test]
+    fn the_text_tells_what_events_did() {
+        let (mut summary, stats) = sample();
+        summary.failover = Some(failed_over());
+        let text = text(&summary, &stats);
+        for piece in
+            ["another server after 250.0 ms, 247.0 ms after", "no such process", "MCLT (60 s) 5"]
+        {
+            assert!(text.contains(piece), "{piece}: {text}");
+        }
     }
 
     #[test]
@@ -518,7 +580,8 @@ pub(crate) mod tests {
 
     #[test]
     fn the_summary_survives_json() {
-        let (summary, _) = sample();
+        let (mut summary, _) = sample();
+        summary.failover = Some(failed_over());
         let json = serde_json::to_string(&summary).unwrap();
         assert!(!json.contains('\n'));
         assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);

@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 
 use super::{Percentiles, Summary};
 use crate::{
+    failover::FailoverReport,
     number::{float, index, low32, micros, whole},
     stats::{Counter, Interval, Pair, Stats},
 };
@@ -128,14 +129,17 @@ fn write_text(out: &mut String, summary: &Summary, stats: &Stats) -> std::fmt::R
         summary.loss * 100.0,
     )?;
     table(out, summary)?;
-    for pair in [Pair::SolicitAdvertise, Pair::RequestReply, Pair::SolicitReply, Pair::RenewReply] {
-        let times = &stats.pair(pair).answered;
+    for pair in Pair::ALL.iter().filter(|pair| !pair.is_whole()) {
+        let times = &stats.pair(*pair).answered;
         if !times.is_empty() {
             writeln!(out, "\n{}", pair.title())?;
             histogram(out, times)?;
         }
     }
     counters(out, summary)?;
+    if let Some(report) = &summary.failover {
+        failover(out, report)?;
+    }
     verdict(out, summary)
 }
 
@@ -221,6 +225,40 @@ fn counters(out: &mut String, summary: &Summary) -> std::fmt::Result {
         )?;
     }
     writeln!(out, "  leases on record {}", grouped(summary.bindings_granted as u64))
+}
+
+fn failover(out: &mut String, report: &FailoverReport) -> std::fmt::Result {
+    for event in &report.events {
+        writeln!(out, "\n{:.3} s to {:.3} s: {}", event.started_s, event.finished_s, event.name)?;
+        if let Some(failure) = &event.failure {
+            writeln!(out, "  FAILED: {failure}")?;
+        }
+        let duid = event.server_before.as_deref().unwrap_or("none");
+        writeln!(out, "  server before {duid}")?;
+        match (event.takeover_ms, event.takeover_from_end_ms) {
+            (Some(start), Some(end)) => writeln!(
+                out,
+                "  another server after {start:.1} ms, {end:.1} ms after the command had ended"
+            )?,
+            _ => writeln!(out, "  no other server took over")?,
+        }
+        let silent = if event.silent { ", and there was none any more" } else { "" };
+        writeln!(out, "  longest time without a REPLY {:.1} ms{silent}", event.outage_ms)?;
+    }
+    writeln!(
+        out,
+        "\nduplicates {}   renumbered {}   forgotten {}   lost {}   lifetimes shortened {}",
+        report.duplicates,
+        report.renumbered,
+        report.forgotten,
+        report.lost,
+        grouped(report.lifetimes_shortened)
+    )?;
+    if let Some(mclt) = report.mclt_s {
+        let count = grouped(report.grants_at_most_mclt);
+        writeln!(out, "grants of at most the MCLT ({mclt} s) {count}")?;
+    }
+    Ok(())
 }
 
 fn verdict(out: &mut String, summary: &Summary) -> std::fmt::Result {

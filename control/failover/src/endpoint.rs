@@ -61,6 +61,9 @@ pub struct Endpoint {
     request_due: bool,
     /// The one that is not answered yet.
     request: Option<Request>,
+    /// In PARTNER-DOWN state: the partner is in RECOVER-DONE state, and waits only until it has
+    /// heard of all that is pending.
+    return_due: bool,
     /// POOLREQ is to be sent when all updates are acknowledged (section 8.8).
     pool_request_due: bool,
     suspended: bool,
@@ -163,6 +166,7 @@ impl Endpoint {
             told: false,
             request_due: false,
             request: None,
+            return_due: false,
             pool_request_due: false,
             suspended: false,
             communicating: false,
@@ -306,6 +310,10 @@ impl Endpoint {
     /// resynchronisation, looks at the pool balance. Bounded; true if there is more to do at once.
     pub fn poll(&mut self, env: &mut Env<'_>) -> bool {
         let more = self.flow.poll(self.phase(), env, &mut self.outbox);
+        if self.return_due && self.flow.settled() {
+            self.return_due = false;
+            self.partner_returns(env.now);
+        }
         if self.pool_request_due && matches!(self.phase(), Phase::Normal) && self.flow.settled() {
             self.pool_request_due = false;
             let id = self.outbox.next_id();

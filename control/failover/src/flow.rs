@@ -88,6 +88,8 @@ pub(crate) struct Flow {
     rescan_at: Option<Duration>,
     blocked_until: Option<Duration>,
     keeper: Keeper,
+    /// This server has lost its memory, and kept to this MCLT before; see [`Flow::forget`].
+    forgotten: Option<u32>,
     /// A batch was lost: what is in the table need not be in the store.
     in_doubt: bool,
     counters: FlowCounters,
@@ -134,6 +136,7 @@ impl Flow {
             rescan_at: None,
             blocked_until: None,
             keeper: Keeper::default(),
+            forgotten: None,
             in_doubt: false,
             counters: FlowCounters::default(),
             group: Vec::new(),
@@ -201,6 +204,12 @@ impl Flow {
         }
     }
 
+    /// Says whether this server has lost its memory, and with it what it told its clients; the MCLT
+    /// limited that.
+    pub(crate) fn forget(&mut self, mclt: Option<u32>) {
+        self.forgotten = mclt;
+    }
+
     /// The partner's UPDREQ, or UPDREQALL.
     pub(crate) fn answer_request(&mut self, all: bool, id: TransactionId) {
         if self.is_connected && self.requests.len() < REQUESTS_MAX {
@@ -246,6 +255,11 @@ impl Flow {
         }
         let more = match phase {
             Phase::Quiet => return false,
+            // The partner is about to serve again, and hears first of what has changed hands.
+            Phase::PartnerDown { .. } if self.is_settling => {
+                let sent = self.send_updates(true, env, outbox);
+                self.finish_own_walk() || sent
+            }
             Phase::Answering | Phase::PartnerDown { .. } => self.send_updates(false, env, outbox),
             Phase::Normal => {
                 self.rescan_if_due(env.now.monotonic);

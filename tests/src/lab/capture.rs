@@ -36,6 +36,12 @@ impl Capture {
         Ok(Self { process, path })
     }
 
+    /// The file that it is written to, in pcap form; its last packet may be incomplete.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Waits until the capture has a message of this type from a client, and a Reply to it.
     ///
     /// # Errors

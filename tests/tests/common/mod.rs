@@ -3,6 +3,8 @@
 // Each test binary compiles this file and uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod pair;
+
 use std::time::Duration;
 
 use anyhow::Result;

@@ -33,6 +33,9 @@ impl Endpoint {
                 self.partner_state(state, flags, since, env.now)
             }
             Event::BndUpd(message) => {
+                let had_clients = self.record.history == PairHistory::Run;
+                let forgotten = self.record.memory_lost && had_clients;
+                self.flow.forget(forgotten.then_some(self.mclt_before));
                 self.flow.bndupd(&message, env, &mut self.outbox)?;
                 self.progress(env.now);
             }
@@ -149,9 +152,25 @@ impl Endpoint {
             .time_of_failure
             .is_none_or(|time| FailoverTime(since.0).is_after(FailoverTime(time.0)));
         let startup = flags.contains(ServerFlags::STARTUP);
+        // Section 8.4.2 has PARTNER-DOWN end at once. But then both would have for available what has
+        // been taken over since the partner asked for updates: it hears of that first.
+        self.return_due = state == ServerState::RecoverDone
+            && !startup
+            && self.machine.told_state() == ServerState::PartnerDown;
+        let heard = if self.return_due { ServerState::RecoverWait } else { state };
         let from = self.machine.state();
-        let outcome = self.machine.hear(state, startup, since_failure);
-        self.follow(from, outcome, heard_of(state, startup), now);
+        let outcome = self.machine.hear(heard, startup, since_failure);
+        self.follow(from, outcome, heard_of(heard, startup), now);
+        if self.return_due {
+            self.flow.send_pending();
+        }
+    }
+
+    /// The partner, in RECOVER-DONE state, has heard of everything.
+    pub(super) fn partner_returns(&mut self, now: Now) {
+        let from = self.machine.state();
+        let outcome = self.machine.hear(ServerState::RecoverDone, false, true);
+        self.follow(from, outcome, heard_of(ServerState::RecoverDone, false), now);
     }
 
     /// UPDDONE (section 5.3.7). One that answers to a request of before is nothing to us.

@@ -81,6 +81,7 @@ impl Endpoint {
         self.told = false;
         self.request = None;
         self.request_due = false;
+        self.return_due = false;
         self.timers.stop(Timer::Keepalive);
         self.timers.stop(Timer::Send);
         self.timers.stop(Timer::Request);

@@ -230,10 +230,13 @@ impl<J: Journal> Control<J> {
             for Submission { worker, batch, .. } in self.taken.iter().take(appended) {
                 tap.add(Some(*worker), batch.as_bytes());
             }
-            tap.committed();
         }
         self.own.clear();
+        // The workers first: their clients wait, the partner does not.
         self.resolve(appended, true);
+        if let Some(tap) = &mut self.tap {
+            tap.committed();
+        }
         full.map_or(Ok(()), Err)
     }
 

@@ -84,6 +84,7 @@ pub fn run(config: Config) -> Result<()> {
             submissions: submit.clone(),
             resolvers: Arc::clone(&resolvers),
             service: Arc::clone(&service),
+            store_is_new: store.recovery().created,
         };
         let (pair, tap) = Pair::start(&config, parts)?;
         (Some(pair), Some(tap))

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use super::{
     driver::{Ground, TICK},
-    persist::StateFile,
+    persist::Saver,
     tls::Tls,
     transport::{Connection, Event},
     view::{self, RelationshipView, unix_now},
@@ -54,7 +54,7 @@ pub(super) struct Member {
     pub(super) config: Failover,
     pub(super) endpoint: Endpoint,
     pools: Vec<PoolId>,
-    file: StateFile,
+    saver: Saver,
     tls: Option<Arc<Tls>>,
     connection: Option<Connection>,
     /// The partner has said something on it.
@@ -63,8 +63,11 @@ pub(super) struct Member {
     dial_due: Duration,
     /// In a row, without an agreement between.
     refusals: u32,
-    /// What the endpoint wants on the disk, and is not there yet.
-    unsaved: Vec<StoredState>,
+    /// The newest of what the endpoint wants on the disk and is not there yet; saving it makes the
+    /// older of no concern. And how many there are, and how many of them the saver has.
+    unsaved: Option<StoredState>,
+    unsaved_count: usize,
+    saving_count: usize,
     save_due: Duration,
     save_failed: bool,
     /// A bit for each [`Suspension`].
@@ -86,21 +89,23 @@ impl Member {
         config: Failover,
         endpoint: Endpoint,
         pools: Vec<PoolId>,
-        file: StateFile,
+        saver: Saver,
         tls: Option<Arc<Tls>>,
     ) -> Self {
         Self {
             config,
             endpoint,
             pools,
-            file,
+            saver,
             tls,
             connection: None,
             heard: false,
             dialling: false,
             dial_due: Duration::ZERO,
             refusals: 0,
-            unsaved: Vec::new(),
+            unsaved: None,
+            unsaved_count: 0,
+            saving_count: 0,
             save_due: Duration::ZERO,
             save_failed: false,
             reasons: 0,
@@ -202,7 +207,10 @@ impl Member {
     fn output(&mut self, output: Output, ground: &mut Ground, now: Now) {
         let relationship = &*self.config.name;
         match output {
-            Output::Persist(state) => self.unsaved.push(state),
+            Output::Persist(state) => {
+                self.unsaved = Some(state);
+                self.unsaved_count += 1;
+            }
             Output::Close { reason, refused } => {
                 if let Some(connection) = self.connection.take() {
                     // All of it: the last message says why.
@@ -226,40 +234,56 @@ impl Member {
         }
     }
 
-    /// Writes the newest of what the endpoint wants on the disk, which makes the older of no
-    /// concern; true if it is there now.
+    /// Has the newest of what the endpoint wants on the disk written, and tells it what is there;
+    /// true if something has arrived.
     fn save(&mut self, ground: &mut Ground, now: Now) -> bool {
-        let Some(newest) = self.unsaved.last() else { return false };
-        if now.monotonic < self.save_due {
-            return false;
-        }
-        if let Err(error) = self.file.save(newest) {
-            self.save_due = now.monotonic + TICK;
-            if !self.save_failed {
-                self.save_failed = true;
-                self.alarms += 1;
-                let text = format!("cannot write {}: {error}", self.file.path().display());
-                error!(
-                    relationship = self.config.name,
-                    "{text}; the partner is not told of the new state until that works"
-                );
-                self.last_alarm = Some((unix_now(), text));
-                self.changed = true;
+        let arrived = match self.saver.finished() {
+            None => 0,
+            Some(Ok(())) => std::mem::take(&mut self.saving_count),
+            Some(Err(error)) => {
+                self.saving_count = 0;
+                self.save_due = now.monotonic + TICK;
+                self.not_saved(&error);
+                0
             }
-            return false;
-        }
-        if std::mem::take(&mut self.save_failed) {
+        };
+        if arrived > 0 && std::mem::take(&mut self.save_failed) {
             info!(relationship = self.config.name, "the failover state can be written again");
         }
-        for _ in std::mem::take(&mut self.unsaved) {
+        self.unsaved_count -= arrived;
+        for _ in 0..arrived {
             self.endpoint.persisted(&mut ground.env(now));
         }
-        true
+        if self.unsaved_count == 0 {
+            self.unsaved = None;
+        } else if self.saving_count == 0
+            && now.monotonic >= self.save_due
+            && let Some(newest) = &self.unsaved
+        {
+            self.saving_count = self.unsaved_count;
+            self.saver.begin(newest.clone());
+        }
+        arrived > 0
+    }
+
+    /// Says once that the disk does not take the state.
+    fn not_saved(&mut self, error: &std::io::Error) {
+        if std::mem::replace(&mut self.save_failed, true) {
+            return;
+        }
+        self.alarms += 1;
+        let text = format!("cannot write {}: {error}", self.saver.path().display());
+        error!(
+            relationship = self.config.name,
+            "{text}; the partner is not told of the new state until that works"
+        );
+        self.last_alarm = Some((unix_now(), text));
+        self.changed = true;
     }
 
     /// Whether something is not on the disk yet.
     pub(super) fn is_saving(&self) -> bool {
-        !self.unsaved.is_empty()
+        self.unsaved_count > 0
     }
 
     /// Whether to connect now; says so once.
@@ -279,7 +303,7 @@ impl Member {
     /// When something is due that nobody rings for.
     pub(super) fn next_due(&self) -> Option<Duration> {
         let dial = self.wants_dial().then_some(self.dial_due);
-        let save = self.is_saving().then_some(self.save_due);
+        let save = (self.is_saving() && self.saving_count == 0).then_some(self.save_due);
         let suspend = (self.suspended != (self.reasons != 0)).then_some(self.suspend_due);
         [self.endpoint.next_timeout(), dial, save, suspend].into_iter().flatten().min()
     }

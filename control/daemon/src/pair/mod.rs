@@ -38,7 +38,7 @@ use crate::{
 };
 use driver::{Driver, Ends, Ground, Instruction};
 use member::Member;
-use persist::StateFile;
+use persist::{Saver, StateFile};
 use tap::Tap;
 use tls::Tls;
 use transport::{Peer, Refusal, Refusals, Transport};
@@ -65,6 +65,8 @@ pub struct Parts {
     pub resolvers: Resolvers,
     /// What the control thread says of the store.
     pub service: Arc<ServiceState>,
+    /// Whether the store has just been made: there is no memory, whatever else is on the disk.
+    pub store_is_new: bool,
 }
 
 /// The pair thread. Stopped by [`Pair::stop`].
@@ -103,7 +105,7 @@ impl Pair {
         for ((failover, pools), policy) in each {
             let tls = open_tls(failover)?;
             let file = StateFile::new(&config.store.path, &failover.name);
-            let stored = file.load()?;
+            let stored = file.load(parts.store_is_new)?;
             info!(
                 relationship = failover.name,
                 role = view::role(failover.role),
@@ -114,7 +116,8 @@ impl Pair {
             peers.push(peer(failover, tls.clone()));
             let endpoint =
                 Endpoint::new(endpoint_config(failover), pools.clone(), policy, stored, now);
-            members.push(Member::new(failover.clone(), endpoint, pools, file, tls));
+            let saver = Saver::start(file, bell.clone()).context("no thread to write the state")?;
+            members.push(Member::new(failover.clone(), endpoint, pools, saver, tls));
         }
         let (submitter, worker) = {
             let mut resolvers = parts.resolvers.write();

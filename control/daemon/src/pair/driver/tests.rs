@@ -103,6 +103,7 @@ impl Server {
             submissions: submissions.clone(),
             resolvers: Arc::clone(&resolvers),
             service: Arc::clone(&service),
+            store_is_new: false,
         };
         let (pair, tap) = Pair::start(config, parts).unwrap();
         let (worker, resolver) = submit::connect(1, submissions).unwrap();
@@ -593,6 +594,7 @@ fn an_unreadable_state_keeps_the_server_from_starting() {
         submissions: bounded(1).0,
         resolvers: Arc::default(),
         service: Arc::default(),
+        store_is_new: false,
     };
     let error = Pair::start(&config, parts).unwrap_err();
     assert!(format!("{error:#}").contains("remove the file"), "{error:#}");

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use common::pair::{NOTICE, load, under_load, wait_alone, wait_grants, with_pair};
 use gemel_tests::gemel::Binding;
-use gemel_tests::pair::{Options, Relationship, Role};
+use gemel_tests::pair::{Options, RELATIONSHIP, Relationship, Role};
 use gemel_tests::{Capture, Trace, require, wait};
 
 /// Wireshark's dissector for the failover protocol, which hands options to its own for DHCPv6.
@@ -37,21 +37,24 @@ const TYPES: [(u8, &str); 12] = [
     (35, "CONTACT"),
 ];
 
-/// From the first connection over a restart in good order and a lost disk to idle contact: every
-/// type of message is seen, and Wireshark objects to none.
+/// A restart in good order, PARTNER-DOWN, a lost disk, idle contact: every type of message is seen,
+/// and Wireshark objects to none.
 #[test]
 fn a_whole_session_is_understood_by_wireshark() -> Result<()> {
     require!(["tcpdump", "tshark"], ["gemel", "gemel-bench"]);
     let options = Options { mclt: 5, ..Options::default() };
     with_pair("wire", &options, |pair| {
         let capture = Capture::start(&pair.lab, &pair.failover[0], "failover.pcap")?;
-        let mut load = load(14.0)?;
+        let mut load = load(20.0)?;
         load.mclt = options.mclt;
         under_load(pair, load, |pair| {
             wait_grants(pair, Role::Primary, 100)?;
-            // Stopped in good order, the primary says DISCONNECT and then UPDREQ.
+            // Stopped in good order, the primary says DISCONNECT; back from PARTNER-DOWN, it asks
+            // with UPDREQ for what has happened, and without a disk with UPDREQALL for everything.
             pair.server_mut(Role::Primary).stop()?;
             wait_alone(pair, Role::Secondary)?;
+            let words = ["failover", "partner-down", RELATIONSHIP, "--confirm"];
+            pair.server(Role::Secondary).control(&words)?;
             wait_grants(pair, Role::Secondary, 50)?;
             pair.server_mut(Role::Primary).restart()?;
             pair.wait_normal()?;

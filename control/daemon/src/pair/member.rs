@@ -69,7 +69,8 @@ pub(super) struct Member {
     unsaved_count: usize,
     saving_count: usize,
     save_due: Duration,
-    save_failed: bool,
+    /// Why it cannot be written.
+    save_problem: Option<String>,
     /// A bit for each [`Suspension`].
     reasons: u8,
     /// What the endpoint has been told last.
@@ -107,7 +108,7 @@ impl Member {
             unsaved_count: 0,
             saving_count: 0,
             save_due: Duration::ZERO,
-            save_failed: false,
+            save_problem: None,
             reasons: 0,
             suspended: false,
             suspend_due: Duration::ZERO,
@@ -247,7 +248,8 @@ impl Member {
                 0
             }
         };
-        if arrived > 0 && std::mem::take(&mut self.save_failed) {
+        if arrived > 0 && self.save_problem.take().is_some() {
+            self.changed = true;
             info!(relationship = self.config.name, "the failover state can be written again");
         }
         self.unsaved_count -= arrived;
@@ -268,11 +270,12 @@ impl Member {
 
     /// Says once that the disk does not take the state.
     fn not_saved(&mut self, error: &std::io::Error) {
-        if std::mem::replace(&mut self.save_failed, true) {
+        if self.save_problem.is_some() {
             return;
         }
         self.alarms += 1;
         let text = format!("cannot write {}: {error}", self.saver.path().display());
+        self.save_problem = Some(text.clone());
         error!(
             relationship = self.config.name,
             "{text}; the partner is not told of the new state until that works"
@@ -420,6 +423,7 @@ impl Member {
                 .filter(|why| self.reasons & 1 << *why as u8 != 0)
                 .map(Suspension::as_str)
                 .collect(),
+            warnings: self.save_problem.iter().cloned().collect(),
             ..RelationshipView::default()
         };
         view::fill(&mut view, &self.endpoint.status(now));

@@ -226,7 +226,7 @@ impl Endpoint {
         match (state, self.connection.is_open() && self.told) {
             (ServerState::PartnerDown, is_open) => Phase::PartnerDown {
                 since: self.record.since,
-                mclt: self.record.mclt,
+                mclt: self.greatest_mclt(),
                 is_flowing: is_open && partner == Some(ServerState::RecoverWait),
             },
             (ServerState::Normal, true) => Phase::Normal,
@@ -238,6 +238,7 @@ impl Endpoint {
     /// What every input ends with.
     pub(super) fn finish(&mut self, now: Now) {
         self.send_request(now);
+        self.forget_former_mclt(now);
         if self.record_changed && self.unconfirmed.is_empty() {
             self.record_changed = false;
             let state = self.confirmed;

@@ -1,4 +1,5 @@
 mod command;
+mod mclt;
 mod messages;
 mod transition;
 
@@ -129,7 +130,7 @@ impl Endpoint {
         let recorded = stored.as_ref().map(|it| it.state);
         let time_of_failure =
             stored.as_ref().map(|it| it.last_operation.plus(OPERATION_SLACK_SECS));
-        let mut record = stored.unwrap_or(StoredState {
+        let record = stored.unwrap_or(StoredState {
             state: ServerState::Recover,
             previous: None,
             since: now.wall,
@@ -137,13 +138,12 @@ impl Endpoint {
             last_message: None,
             last_operation: now.wall,
             mclt: config.mclt,
+            former_mclt: None,
             history: PairHistory::Unknown,
             memory_lost: true,
         });
-        let mclt_before = record.mclt.max(config.mclt);
-        if config.role == Role::Primary {
-            record.mclt = config.mclt;
-        }
+        let former = record.former_mclt.map_or(0, |former| former.mclt);
+        let mclt_before = record.mclt.max(config.mclt).max(former);
         let mut endpoint = Self {
             machine: Machine::new(config.role, recorded, config.start_in_partner_down),
             flow: Flow::new(&config, pools),
@@ -172,6 +172,9 @@ impl Endpoint {
             communicating: false,
             communications_since: now.wall,
         };
+        if endpoint.config.role == Role::Primary {
+            endpoint.change_mclt(endpoint.config.mclt, now);
+        }
         endpoint.apply_rules();
         endpoint.finish(now);
         endpoint

@@ -45,5 +45,5 @@ pub use config::{Config, Role};
 pub use endpoint::{Command, CommandError, Endpoint, Output};
 pub use env::{Env, Now};
 pub use flow::{FlowCounters, ResyncProgress, StatusCounts};
-pub use state::{PairHistory, ServerState, StoredState};
+pub use state::{FormerMclt, PairHistory, ServerState, StoredState};
 pub use status::Status;

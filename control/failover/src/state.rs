@@ -91,6 +91,9 @@ pub struct StoredState {
     pub last_operation: AbsoluteTime,
     /// The Maximum Client Lead Time in use, in seconds.
     pub mclt: u32,
+    /// The one before, if that was larger and may still matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_mclt: Option<FormerMclt>,
     /// Whether this server has run failover with its partner.
     #[serde(default)]
     pub history: PairHistory,
@@ -98,6 +101,17 @@ pub struct StoredState {
     /// knows: UPDREQALL is due (section 8.5.2).
     #[serde(default)]
     pub memory_lost: bool,
+}
+
+/// A Maximum Client Lead Time that has been made shorter: until both servers are in NORMAL state
+/// and have gone by the new one for this long, leases may be about that were given by it.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormerMclt {
+    /// In seconds.
+    pub mclt: u32,
+    /// When it was made shorter, or when the partner last connected after that.
+    pub since: AbsoluteTime,
 }
 
 /// Whether this server has ever run failover with its partner, which decides on the wait of

@@ -352,13 +352,15 @@ fn lease_state(binding: &Binding, now: AbsoluteTime) -> LeaseState<'static> {
 }
 
 /// The OPTION_F_PARTNER_LIFETIME of a BNDUPD about the binding. When there is nothing to be told
-/// but the partner asks: what it has been told before, or the end of the lease.
+/// but the partner asks: what it has been told before, or the end of the lease. Never less than it
+/// has acknowledged before, for it may have forgotten that.
 pub(crate) fn sent_partner_lifetime(binding: &Binding) -> Option<AbsoluteTime> {
     has_timeout(binding).then(|| {
-        if binding.partner_lifetime == AbsoluteTime::ZERO {
-            return binding.acked_partner_lifetime.max(binding.state_expiration_time);
-        }
-        binding.partner_lifetime
+        let told = match binding.partner_lifetime {
+            AbsoluteTime::ZERO => binding.state_expiration_time,
+            told => told,
+        };
+        told.max(binding.acked_partner_lifetime)
     })
 }
 

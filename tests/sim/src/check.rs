@@ -129,6 +129,11 @@ impl Checks {
         }
     }
 
+    /// Whoever has the lease may lose it.
+    pub(crate) fn pardon(&mut self, lease: Lease) {
+        self.holdings.remove(&lease);
+    }
+
     /// A client's right to a lease, in virtual time.
     pub(crate) fn held_until(&self, client: usize, lease: Lease) -> Option<Micros> {
         let holdings = self.holdings.get(&lease)?;

@@ -74,6 +74,7 @@ impl World {
     /// Loses all that a dead server had on stable storage.
     pub fn lose_disk(&mut self, node: usize) {
         self.say(|| format!("{}: has lost its disk", name(node)));
+        self.pardon(node);
         self.nodes[node].store = crate::store::Store::default();
         self.checks.forget(node);
         if self.is_alone(node) {
@@ -81,6 +82,27 @@ impl World {
         }
         self.nodes[node].is_whole = false;
         self.nodes[node].is_exposed = false;
+    }
+
+    /// A client gave a lease back at the other server while the two were out of touch, and got it
+    /// again at this one, which loses its disk. What the other knows is that the client is done with
+    /// it; the RFC has no way to tell it otherwise.
+    fn pardon(&mut self, node: usize) {
+        use gemel_lease::BindingStatus as Status;
+        let other = &self.nodes[1 - node];
+        let status = |lease: Lease| match &other.process {
+            Some(process) => process.table.status(lease),
+            None => other.store.records.get(&lease).map(|it| it.binding.status),
+        };
+        for (lease, record) in &self.nodes[node].store.records {
+            let given_back = matches!(
+                status(*lease),
+                Some(Status::Released | Status::Abandoned | Status::Reset)
+            );
+            if record.binding.status == Status::Active && given_back {
+                self.checks.pardon(*lease);
+            }
+        }
     }
 
     /// Whether nobody but this server knows what it has given to clients, beyond what section 4.4
@@ -646,8 +668,9 @@ impl Accepted {
         let same = Owner::from_duid(binding.duid.as_bytes(), binding.iaid.0) == self.owner;
         match (self.status, binding.status) {
             (BindingStatus::ACTIVE, Status::Active) => {
-                same && binding.expiration_time >= self.lifetime
-                    && binding.state_expiration_time >= self.end
+                // Until then the server keeps the lease for the client, whatever else it forgets.
+                let kept = binding.state_expiration_time.max(binding.expiration_time);
+                same && binding.expiration_time >= self.lifetime && kept >= self.end
             }
             (BindingStatus::ABANDONED, Status::Abandoned) => same,
             (BindingStatus::FREE_BACKUP, status) => status == Status::FreeBackup,

@@ -326,3 +326,113 @@ fn a_suspended_server_leaves_the_clients_to_the_other() {
     until(&mut world, 60, "NORMAL", World::is_normal);
     finish(world);
 }
+
+/// The end of a lease by the tables of both servers.
+fn ends(world: &World, lease: Lease) -> [u32; 2] {
+    [PRIMARY, SECONDARY].map(|node| {
+        let binding = world.table(node).unwrap().binding(lease).expect("a binding");
+        assert_eq!(binding.status, BindingStatus::Active);
+        binding.state_expiration_time.0
+    })
+}
+
+#[test]
+fn a_rebind_reaches_both_servers() {
+    let mut world = pair(Plan::calm(30));
+    let (client, leases) = bound_client(&mut world, &[IaKind::Na, IaKind::Pd]);
+    world.extend(client, false);
+    run(&mut world, 10);
+    world.cut(PRIMARY, true);
+    until(&mut world, 30, "both to serve", |world| {
+        let alone = Some(Is::CommunicationsInterrupted);
+        world.state(PRIMARY) == alone && world.state(SECONDARY) == alone
+    });
+    world.extend(client, true);
+    run(&mut world, 5);
+    let [long, short] = ends(&world, leases[0]);
+    assert!(long > short, "what is acknowledged decides: {long} and {short}");
+    world.join();
+    until(&mut world, 30, "NORMAL", World::is_normal);
+    run(&mut world, 10);
+    for lease in leases {
+        assert_eq!(ends(&world, lease), [long; 2], "the client may go by either");
+    }
+    finish(world);
+}
+
+#[test]
+fn what_the_lost_disk_knew_is_waited_for() {
+    let mut world = pair(Plan::calm(31));
+    let (client, leases) = bound_client(&mut world, &[IaKind::Na, IaKind::Pd]);
+    world.extend(client, false);
+    run(&mut world, 10);
+    let [known, _] = ends(&world, leases[0]);
+    world.cut(PRIMARY, true);
+    run(&mut world, 100);
+    // The partner never hears of this one.
+    world.extend(client, false);
+    run(&mut world, 2);
+    let given = world.table(PRIMARY).unwrap().binding(leases[0]).unwrap().state_expiration_time.0;
+    assert!(given > known + 50);
+    world.crash(PRIMARY, true);
+    world.lose_disk(PRIMARY);
+    world.join();
+    world.boot(PRIMARY);
+    until(&mut world, 200, "NORMAL", World::is_normal);
+    run(&mut world, 10);
+    for lease in leases {
+        for end in ends(&world, lease) {
+            assert!(end >= given, "the client has it until {given}, they end it at {end}");
+        }
+    }
+    finish(world);
+}
+
+#[test]
+fn the_partner_hears_of_take_overs_before_it_serves() {
+    let mut world = pair(Plan::calm(32));
+    world.crash(PRIMARY, false);
+    run(&mut world, 15);
+    world.command(SECONDARY, Command::PartnerDown).unwrap();
+    run(&mut world, 30);
+    world.lose_disk(PRIMARY);
+    world.boot(PRIMARY);
+    // Its wait ends after that for the primary's prefixes does, and these are wanted.
+    let clients: Vec<_> = (0..10).map(|_| world.add_client(vec![IaKind::Pd])).collect();
+    for client in clients {
+        world.start_client(client);
+    }
+    until(&mut world, 200, "NORMAL", World::is_normal);
+    assert!(went_through(&world, PRIMARY, &[Is::RecoverWait, Is::RecoverDone, Is::Normal]));
+    let prefix = |index: u16| {
+        Lease::prefix(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0x8000, index << 8, 0, 0, 0, 0), 56)
+    };
+    for lease in (0..16).map(prefix) {
+        let at = [PRIMARY, SECONDARY].map(|node| world.is_available(node, lease));
+        assert_ne!(at, [true; 2], "{lease}: {}", story(&world));
+        let taken = world.lease_status(SECONDARY, lease) == Some(BindingStatus::Active);
+        assert!(!taken || !at[PRIMARY], "{lease} is leased and available: {}", story(&world));
+    }
+    finish(world);
+}
+
+#[test]
+fn recover_done_is_silent_while_the_partner_may_be_in_partner_down() {
+    let mut world = pair(Plan::calm(33));
+    let (client, leases) = bound_client(&mut world, &[IaKind::Na]);
+    run(&mut world, 5);
+    world.crash(SECONDARY, false);
+    run(&mut world, 15);
+    world.command(PRIMARY, Command::PartnerDown).unwrap();
+    world.boot(SECONDARY);
+    until(&mut world, 30, "RECOVER-WAIT", |world| world.state(SECONDARY) == Some(Is::RecoverWait));
+    world.crash(PRIMARY, true);
+    until(&mut world, 120, "RECOVER-DONE", |world| world.state(SECONDARY) == Some(Is::RecoverDone));
+    run(&mut world, 10);
+    assert_eq!(world.responsiveness(SECONDARY), Some(Responsiveness::Unresponsive));
+    assert_eq!(world.lease_status(SECONDARY, leases[0]), Some(BindingStatus::Active));
+    world.boot(PRIMARY);
+    until(&mut world, 60, "NORMAL", World::is_normal);
+    let _ = client;
+    finish(world);
+}

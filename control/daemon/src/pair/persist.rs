@@ -157,6 +157,7 @@ pub(crate) mod tests {
             last_message: None,
             last_operation: AbsoluteTime(7),
             mclt: 3600,
+            former_mclt: None,
             history: PairHistory::Run,
             memory_lost: false,
         }

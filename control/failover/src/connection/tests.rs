@@ -38,6 +38,7 @@ impl Solo {
             last_message: None,
             last_operation: AbsoluteTime(49_000),
             mclt: MCLT,
+            former_mclt: None,
             history: crate::PairHistory::Run,
             memory_lost: false,
         };

@@ -254,3 +254,31 @@ fn granted_in_partner_down_after_a_new_connection() {
     pair.expect(Is::Normal, Is::Normal);
     pair.assert_agreement();
 }
+
+/// The partner gave its leases by the MCLT of before.
+#[test]
+fn a_lowered_mclt_does_not_shorten_the_wait() {
+    let mut pair = Pair::normal();
+    pair.cut();
+    pair.run(10);
+    let lease = pair.grant(SECONDARY, PREFIXES, 9).unwrap();
+    let end = pair.servers[SECONDARY].table.binding(lease).unwrap().state_expiration_time;
+    pair.kill(SECONDARY);
+    pair.kill(PRIMARY);
+    pair.servers[PRIMARY].config.mclt = 60;
+    pair.start(PRIMARY);
+    pair.run(10);
+    // Nor do further restarts.
+    pair.kill(PRIMARY);
+    pair.start(PRIMARY);
+    pair.run(10);
+    pair.command(PRIMARY, Command::PartnerDown).unwrap();
+    pair.run(1);
+    use_up(&mut pair, PRIMARY);
+    pair.run(80);
+    assert!(pair.now(PRIMARY).wall < end);
+    assert_ne!(ask_for(&pair, PRIMARY, 5, lease), Some(lease), "two have it");
+    pair.run(u64::from(MCLT));
+    use_up(&mut pair, PRIMARY);
+    assert!(pair.status(PRIMARY).flow.prefixes_taken_over > 0);
+}

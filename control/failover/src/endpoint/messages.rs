@@ -1,6 +1,6 @@
 //! What the partner says, and what it is told about the state.
 
-use std::{cmp, time::Duration};
+use std::time::Duration;
 
 use gemel_lease::AbsoluteTime;
 use gemel_wire::{
@@ -25,8 +25,9 @@ impl Endpoint {
             Event::Established { max_unacked, mclt } => {
                 self.flow.connect(max_unacked);
                 if let Some(mclt) = mclt {
-                    self.adopt_mclt(mclt);
+                    self.adopt_mclt(mclt, env.now);
                 }
+                self.partner_knows_mclt(env.now);
                 self.introduce(env.now);
             }
             Event::State { state, flags, since } => {
@@ -53,17 +54,6 @@ impl Endpoint {
         self.timers.set(Timer::Keepalive, now.monotonic + keepalive);
         if self.connection.is_open() {
             self.record.last_message = Some(now.wall);
-        }
-    }
-
-    /// Section 6.1.2: the primary's MCLT is used until it has another one.
-    pub(super) fn adopt_mclt(&mut self, mclt: u32) {
-        // A server without memory has no better idea of what it used before.
-        self.mclt_before = cmp::max(self.mclt_before, mclt);
-        if mclt != self.record.mclt {
-            self.record.mclt = mclt;
-            self.record_changed = true;
-            self.apply_rules();
         }
     }
 

@@ -406,3 +406,38 @@ fn an_endpoint_may_go_to_another_thread() {
     const fn is_send<T: Send>() {}
     is_send::<Endpoint>();
 }
+
+#[test]
+fn a_former_mclt_is_kept_as_long_as_it_matters() {
+    let former = |pair: &Pair, who: usize| {
+        let disk = pair.servers[who].disk.as_ref().unwrap();
+        disk.former_mclt.map(|former| former.mclt)
+    };
+    let mut pair = Pair::normal();
+    pair.kill(PRIMARY);
+    pair.servers[PRIMARY].config.mclt = 60;
+    pair.start(PRIMARY);
+    pair.run(20);
+    pair.expect(Is::Normal, Is::Normal);
+    for who in [PRIMARY, SECONDARY] {
+        assert_eq!(pair.servers[who].disk.as_ref().unwrap().mclt, 60);
+        assert_eq!(former(&pair, who), Some(MCLT));
+        assert_eq!(pair.servers[who].policy.load().mclt, Some(60), "new leases go by the new one");
+    }
+    pair.run(u64::from(MCLT) - 100);
+    // Nobody knows what happens while the two do not see each other.
+    pair.cut();
+    pair.run(200);
+    assert_eq!([PRIMARY, SECONDARY].map(|who| former(&pair, who)), [Some(MCLT); 2]);
+    pair.join();
+    pair.run(u64::from(MCLT) - 50);
+    assert_eq!([PRIMARY, SECONDARY].map(|who| former(&pair, who)), [Some(MCLT); 2]);
+    pair.run(80);
+    assert_eq!([PRIMARY, SECONDARY].map(|who| former(&pair, who)), [None; 2]);
+    // A longer one needs no such thing.
+    pair.kill(PRIMARY);
+    pair.servers[PRIMARY].config.mclt = 900;
+    pair.start(PRIMARY);
+    pair.run(20);
+    assert_eq!([PRIMARY, SECONDARY].map(|who| former(&pair, who)), [None; 2]);
+}

@@ -192,7 +192,7 @@ impl Endpoint {
         let rules = |state| rules(config.role, state, record.mclt);
         let states = self.unconfirmed.iter().map(|it| it.state).chain([self.confirmed]);
         let start = rules(self.machine.state());
-        let strictest = states.map(rules).fold(start, |a, b| PairRules {
+        let mut strictest = states.map(rules).fold(start, |a, b| PairRules {
             responsiveness: if (a.responsiveness as u8) < b.responsiveness as u8 {
                 a.responsiveness
             } else {
@@ -203,6 +203,14 @@ impl Endpoint {
                 (a, b) => a.or(b),
             },
         });
+        // Section 8.7.1 would have leases renewed. But a partner in PARTNER-DOWN state, or one that
+        // may be, gives to others what it believes to be over, and does not hear of a renewal.
+        let partner = self.machine.partner();
+        if self.machine.state() == ServerState::RecoverDone
+            && matches!(partner, None | Some(ServerState::Startup | ServerState::PartnerDown))
+        {
+            strictest.responsiveness = Responsiveness::Unresponsive;
+        }
         self.policy.set(strictest);
     }
 
@@ -226,7 +234,7 @@ impl Endpoint {
         match (state, self.connection.is_open() && self.told) {
             (ServerState::PartnerDown, is_open) => Phase::PartnerDown {
                 since: self.record.since,
-                mclt: self.record.mclt,
+                mclt: self.greatest_mclt(),
                 is_flowing: is_open && partner == Some(ServerState::RecoverWait),
             },
             (ServerState::Normal, true) => Phase::Normal,
@@ -237,7 +245,9 @@ impl Endpoint {
 
     /// What every input ends with.
     pub(super) fn finish(&mut self, now: Now) {
+        self.apply_rules();
         self.send_request(now);
+        self.forget_former_mclt(now);
         if self.record_changed && self.unconfirmed.is_empty() {
             self.record_changed = false;
             let state = self.confirmed;

@@ -271,7 +271,9 @@ impl Run<'_> {
                     let given = (binding.preferred_lifetime, binding.valid_lifetime);
                     prop_assert_eq!(given, offered);
                     let stamp = stamp_of(&self.sink, lease);
+                    let promised = held.end;
                     *held = active(client, valid, held.acked, held.acked, now.0, stamp);
+                    held.end = held.end.max(promised);
                 }
             }
             Step::Release { client, which } => {

@@ -10,6 +10,7 @@ mod demo;
 mod failover;
 mod fuzz;
 mod setup;
+mod sim;
 mod steps;
 mod test;
 
@@ -41,6 +42,9 @@ enum Command {
     Failover(failover::Args),
     /// Runs each fuzz target for a while. Needs the nightly toolchain and cargo-fuzz.
     Fuzz(fuzz::Args),
+    /// Runs seeds of the simulated failover pair. Ends with one line of counts, and fails if any
+    /// seed does.
+    Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Failover(args) => failover::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Sim(args) => sim::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -46,6 +46,9 @@ enum Command {
         /// The configuration file
         #[arg(value_name = "FILE", default_value = CONFIG_DEFAULT)]
         config: PathBuf,
+        /// Prints what has to be equal on both servers of a pair: compare with `diff`
+        #[arg(long)]
+        partner: bool,
     },
     /// Lists the bindings in the store, whether a server runs or not
     Leases {
@@ -158,7 +161,8 @@ enum CaCommand {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve { config } => serve(&config),
-        Command::Check { config } => Ok(check(&config)),
+        Command::Check { config, partner: false } => Ok(check(&config)),
+        Command::Check { config, partner: true } => Ok(show_partner_text(&config)),
         Command::Leases { config, store, json } => list_store(&config, store, json),
         Command::Ctl { config, socket, json, question } => ask(&config, socket, json, &question),
         Command::Ca { command } => make_certificates(&command),
@@ -212,6 +216,21 @@ fn check(path: &Path) -> ExitCode {
                 return ExitCode::from(EXIT_USAGE);
             }
             println!("{}: no errors, {} warnings", path.display(), config.warnings.len());
+            ExitCode::SUCCESS
+        }
+        Err(errors) => report(&errors),
+    }
+}
+
+fn show_partner_text(path: &Path) -> ExitCode {
+    match Config::load(path) {
+        Ok(config) => {
+            if config.failover.is_empty() {
+                eprintln!("{}: there is no [[failover]]", path.display());
+            }
+            for failover in &config.failover {
+                print!("{}", config.partner_text(failover));
+            }
             ExitCode::SUCCESS
         }
         Err(errors) => report(&errors),
@@ -378,4 +397,49 @@ fn start_log(config: &Config) {
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_lines() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        for line in [
+            "gemel serve --config a.toml",
+            "gemel check a.toml --partner",
+            "gemel ctl --socket /s --json status",
+            "gemel ctl status --socket /s --json",
+            "gemel ctl leases",
+            "gemel ctl failover status --json",
+            "gemel ctl failover partner-down pair --confirm",
+            "gemel ctl failover resync",
+            "gemel ctl failover disconnect pair",
+            "gemel ctl drain",
+            "gemel ctl drain pair --undo",
+            "gemel ca init /root/ca",
+            "gemel ca issue /root/ca --name one.example.net --days 30",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));
+        }
+        for line in ["gemel ctl", "gemel ctl failover", "gemel ctl rest", "gemel ca issue /root/ca"]
+        {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn nothing_is_sent_without_the_confirmation() {
+        let question = Question::Failover {
+            command: FailoverCommand::PartnerDown { relationship: None, confirm: false },
+        };
+        // There is no such socket, and it is not looked for.
+        let socket = Some(PathBuf::from("/nowhere/ctl.sock"));
+        let code = ask(Path::new("/nowhere"), socket, false, &question).unwrap();
+        assert_eq!(code, ExitCode::from(EXIT_USAGE));
+    }
 }

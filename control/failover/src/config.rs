@@ -28,7 +28,8 @@ pub struct Config {
     /// How long to look for the partner before serving without it (section 8.3.2 step 3).
     pub startup_time: Duration,
     /// How long in COMMUNICATIONS-INTERRUPTED until PARTNER-DOWN is entered without an operator;
-    /// `None`: never (section 8.9).
+    /// `None`: never (section 8.9). Time in which the partner is connected, in RECOVER, does not
+    /// count.
     pub auto_partner_down: Option<Duration>,
     /// Without any stored state, enter PARTNER-DOWN when the partner is not heard in
     /// `startup_time`, instead of RECOVER: for a server that worked alone so far (section 8.3.2

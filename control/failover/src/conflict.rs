@@ -85,7 +85,7 @@ pub(crate) fn decide(
     role: Role,
     now: AbsoluteTime,
 ) -> Decision {
-    if let Some(decision) = addition(ours, received, now) {
+    if let Some(decision) = addition(ours, received, role, now) {
         return decision;
     }
     let outdated = Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION);
@@ -114,11 +114,19 @@ fn not_ended(ours: &Binding, now: AbsoluteTime) -> Decision {
 /// What the table does not say: a lease that a client may use now yields to nothing that does not
 /// concern this client, and one that has ended yields to what comes after an end. All this holds
 /// for either server's version, so that the verdicts fit.
-fn addition(ours: &Binding, received: &Update<'_>, now: AbsoluteTime) -> Option<Decision> {
+fn addition(
+    ours: &Binding,
+    received: &Update<'_>,
+    role: Role,
+    now: AbsoluteTime,
+) -> Option<Decision> {
     use BindingStatus::{Active, Expired, Free, FreeBackup, PendingFree, Released, Reset};
     let outdated = Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION);
     let same_client = received.is_of_client(ours);
     let received_runs = now < received.state_expiration_time;
+    let heard = ours.client_last_transaction_time.max(ours.partner_raw_clt_time);
+    let received_heard = received.clt.unwrap_or_default().max(received.partner_raw_clt_time);
+    let is_untold = !ours.update_pending && ours.start_time_of_state == AbsoluteTime::ZERO;
     match (ours.status, received.status) {
         (Active, Active) if !same_client => match (ours.is_active(now), received_runs) {
             (true, false) => Some(outdated),
@@ -127,6 +135,10 @@ fn addition(ours: &Binding, received: &Update<'_>, now: AbsoluteTime) -> Option<
         },
         (Active, Released) if !same_client && ours.is_active(now) => Some(outdated),
         (Released, Active) if !same_client && received_runs => Some(Decision::Accept),
+        // The client has declined the lease at one server, and the other, which did not know, has
+        // given it to it again: then the end of the quarantine does not concern it.
+        (Active, Reset) if ours.is_active(now) && received_heard < heard => Some(outdated),
+        (Reset, Active) if received_runs && heard < received_heard => Some(Decision::Accept),
         // Both say that the lease is nobody's; it does not matter whose news are later.
         (Expired | Released | Reset, Expired | Released | Reset) => Some(Decision::Accept),
         (Expired, Active) if received_runs => Some(Decision::Accept),
@@ -134,6 +146,12 @@ fn addition(ours: &Binding, received: &Update<'_>, now: AbsoluteTime) -> Option<
         (Free | FreeBackup | PendingFree, Active) if received_runs => Some(Decision::Accept),
         // Without an update of ours, the partner may know of a lease what is unknown here.
         (Free | FreeBackup | PendingFree, Active) if ours.update_pending => Some(outdated),
+        // The partner says that a free lease is its own, and nothing is known here of a move. Nobody
+        // keeps the times of free leases; leaving it to the partner is safe at any rate.
+        (Free | PendingFree, FreeBackup) if role == Role::Primary && is_untold => {
+            Some(Decision::Accept)
+        }
+        (FreeBackup, Free) if role == Role::Secondary && is_untold => Some(Decision::Accept),
         _ => None,
     }
 }

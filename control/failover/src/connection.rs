@@ -164,6 +164,7 @@ impl Connection {
                 return Err(Refusal::protocol("STARTTLS or its REPLY within the connection"));
             }
         };
+        self.skew_secs = Some(skew_secs(&message, now));
         if message.msg_type == MessageType::DISCONNECT {
             return Err(disconnected(&message));
         }
@@ -226,15 +227,13 @@ impl Connection {
 
     /// Section 7.5.1, and section 6.1.2 for CONNECT, which is answered.
     fn check_skew(
-        &mut self,
+        &self,
         message: &FailoverMessage<'_>,
         now: Now,
         outbox: &mut Outbox,
     ) -> Result<(), Refusal> {
         let FailoverMessage { msg_type, header, .. } = message;
-        let here = FailoverTime(now.wall.0);
-        let skew = header.sent_time.wrapping_diff(here);
-        self.skew_secs = Some(skew);
+        let skew = skew_secs(message, now);
         if skew.unsigned_abs() <= SKEW_SECS_MAX {
             return Ok(());
         }
@@ -377,6 +376,11 @@ impl Connection {
             },
         })
     }
+}
+
+/// How far the partner's clock is ahead, as far as a message can tell.
+fn skew_secs(message: &FailoverMessage<'_>, now: Now) -> i32 {
+    message.header.sent_time.wrapping_diff(FailoverTime(now.wall.0))
 }
 
 /// What this server says of itself. Its pools delegate prefixes of one length each.

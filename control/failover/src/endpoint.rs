@@ -1,22 +1,22 @@
-use std::{cmp, collections::VecDeque, sync::Arc, time::Duration};
+mod command;
+mod messages;
+mod transition;
 
-use gemel_lease::{AbsoluteTime, PairPolicy, PairRules, PoolId, Responsiveness};
-use gemel_wire::{
-    MessageType, StatusCode, TransactionId,
-    failover::{FailoverTime, ServerFlags, StateMsg},
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use gemel_lease::{AbsoluteTime, PairPolicy, PoolId};
+use gemel_wire::{MessageType, TransactionId};
 
 use crate::{
     Config, Env, Now, PairHistory, Role, ServerState, Status, StoredState,
-    connection::{Connection, Event, Refusal},
+    connection::{Connection, Refusal},
     flow::{Flow, Phase},
-    machine::{Input, Machine, Outcome},
+    machine::{Input, Machine},
     outbox::Outbox,
     timer::{Timer, Timers},
 };
 
-/// How often a server that serves clients writes down that it does (section 8.3.2 step 5).
-const OPERATION_INTERVAL: Duration = Duration::from_secs(4);
+pub use command::{Command, CommandError};
 
 /// A server has not operated for longer than this after the time that it has written down last;
 /// what this is more than the interval is for the disk.
@@ -61,6 +61,9 @@ pub struct Endpoint {
     request_due: bool,
     /// The one that is not answered yet.
     request: Option<Request>,
+    /// In PARTNER-DOWN state: the partner is in RECOVER-DONE state, and waits only until it has
+    /// heard of all that is pending.
+    return_due: bool,
     /// POOLREQ is to be sent when all updates are acknowledged (section 8.8).
     pool_request_due: bool,
     suspended: bool,
@@ -82,38 +85,6 @@ struct Unconfirmed {
 struct Request {
     id: TransactionId,
     all: bool,
-}
-
-/// What an operator, or the link monitor, wants.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Command {
-    /// The partner is down, says the operator (section 8.4). Goes beyond the RFC in that a server
-    /// that has no partner takes it in every state: one that has lost its memory, and whose partner
-    /// is lost for good, would otherwise never serve again.
-    PartnerDown,
-    /// Ask for all of the partner's bindings again (UPDREQALL), in NORMAL state, which goes on.
-    Resync,
-    /// Drop the connection and make a new one.
-    Disconnect,
-    /// Stop serving and say so to the partner (DISCONNECT), which then serves: for maintenance, or
-    /// because the clients cannot be reached (RFC 7031 section 4.7). Until [`Command::Resume`], or
-    /// a restart.
-    Suspend,
-    /// Take service up again, by way of STARTUP.
-    Resume,
-}
-
-/// Why a command was not followed.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum CommandError {
-    /// The state does not allow it.
-    #[error("not possible in state {state}: {why}")]
-    State {
-        /// The present state.
-        state: ServerState,
-        /// What stands in the way, and what to do.
-        why: &'static str,
-    },
 }
 
 /// What the driver has to do.
@@ -195,6 +166,7 @@ impl Endpoint {
             told: false,
             request_due: false,
             request: None,
+            return_due: false,
             pool_request_due: false,
             suspended: false,
             communicating: false,
@@ -338,6 +310,10 @@ impl Endpoint {
     /// resynchronisation, looks at the pool balance. Bounded; true if there is more to do at once.
     pub fn poll(&mut self, env: &mut Env<'_>) -> bool {
         let more = self.flow.poll(self.phase(), env, &mut self.outbox);
+        if self.return_due && self.flow.settled() {
+            self.return_due = false;
+            self.partner_returns(env.now);
+        }
         if self.pool_request_due && matches!(self.phase(), Phase::Normal) && self.flow.settled() {
             self.pool_request_due = false;
             let id = self.outbox.next_id();
@@ -412,521 +388,8 @@ impl Endpoint {
     }
 }
 
-/// What the inputs have in common.
-impl Endpoint {
-    /// Does what a message asks for.
-    fn event(&mut self, event: Event<'_>, env: &mut Env<'_>) -> Result<(), Refusal> {
-        self.heard(env.now);
-        match event {
-            Event::Nothing => {}
-            Event::Established { max_unacked, mclt } => {
-                self.flow.connect(max_unacked);
-                if let Some(mclt) = mclt {
-                    self.adopt_mclt(mclt);
-                }
-                self.introduce(env.now);
-            }
-            Event::State { state, flags, since } => {
-                self.partner_state(state, flags, since, env.now)
-            }
-            Event::BndUpd(message) => {
-                self.flow.bndupd(&message, env, &mut self.outbox)?;
-                self.progress(env.now);
-            }
-            Event::BndReply(message) => self.flow.bndreply(&message, env)?,
-            Event::PoolReq(id) => self.flow.pool_request(id),
-            Event::UpdReq { all, id } => self.flow.answer_request(all, id),
-            Event::UpdDone(id) => self.update_done(id, env.now),
-        }
-        Ok(())
-    }
-
-    /// A message of the partner's has come, or the connection to it.
-    fn heard(&mut self, now: Now) {
-        let keepalive = Duration::from_secs(self.config.keepalive_secs.max(1).into());
-        self.timers.set(Timer::Keepalive, now.monotonic + keepalive);
-        if self.connection.is_open() {
-            self.record.last_message = Some(now.wall);
-        }
-    }
-
-    /// Section 6.1.2: the primary's MCLT is used until it has another one.
-    fn adopt_mclt(&mut self, mclt: u32) {
-        // A server without memory has no better idea of what it used before.
-        self.mclt_before = cmp::max(self.mclt_before, mclt);
-        if mclt != self.record.mclt {
-            self.record.mclt = mclt;
-            self.record_changed = true;
-            self.apply_rules();
-        }
-    }
-
-    /// The first STATE message on a connection (section 6.3). In STARTUP it tells what was before;
-    /// otherwise what is on its way to stable storage has to arrive there first.
-    fn introduce(&mut self, now: Now) {
-        let next = self.first_unconfirmed + self.unconfirmed.len() as u64;
-        if self.machine.state() == ServerState::Startup {
-            self.tell_from = Some(next);
-            let state = self.machine.told_state();
-            self.tell(state, self.start_time(state, now), true, now);
-            return;
-        }
-        let last = self.unconfirmed.iter().rposition(|it| it.entered.is_some());
-        match last {
-            Some(index) => self.tell_from = Some(self.first_unconfirmed + index as u64),
-            None => {
-                self.tell_from = Some(next);
-                self.tell(self.machine.state(), self.record.since, false, now);
-            }
-        }
-    }
-
-    /// Start time of a state that is entered from STARTUP: the recorded one if it was only
-    /// interrupted. Otherwise PARTNER-DOWN would seem younger than it is to a partner that compares
-    /// (section 8.3.2 step 5).
-    fn start_time(&self, state: ServerState, now: Now) -> AbsoluteTime {
-        if state == self.record.state { self.record.since } else { now.wall }
-    }
-
-    /// Sends a STATE message (section 6.3).
-    fn tell(&mut self, state: ServerState, since: AbsoluteTime, startup: bool, now: Now) {
-        let mut flags = ServerFlags::NONE;
-        let partner = self.connection.partner_flags().unwrap_or(ServerFlags::NONE);
-        for (flag, set) in [
-            (ServerFlags::STARTUP, startup),
-            (ServerFlags::ACK_STARTUP, partner.contains(ServerFlags::STARTUP)),
-            (ServerFlags::COMMUNICATED, self.record.history == PairHistory::Run),
-        ] {
-            if set {
-                flags = flags.with(flag);
-            }
-        }
-        let since = FailoverTime(since.0);
-        let message = StateMsg {
-            server_state: gemel_wire::failover::ServerState(state as u8),
-            server_flags: flags,
-            start_time_of_state: since,
-            partner_down_time: (state == ServerState::PartnerDown).then_some(since),
-        };
-        let id = self.outbox.next_id();
-        self.outbox.message(id, now, |header, out| message.emit(header, out));
-        self.told = true;
-    }
-
-    /// A STATE message (section 6.4).
-    fn partner_state(
-        &mut self,
-        state: ServerState,
-        flags: ServerFlags,
-        since: AbsoluteTime,
-        now: Now,
-    ) {
-        if !self.communicating {
-            self.communicating = true;
-            self.communications_since = now.wall;
-            self.heard(now);
-        }
-        let before = (self.record.partner, self.record.history);
-        self.record.partner = Some((state, since));
-        let recovering = is_recovering(self.record.state);
-        self.record.history = match self.record.history {
-            PairHistory::Unknown if flags.contains(ServerFlags::COMMUNICATED) => PairHistory::Run,
-            PairHistory::Unknown if recovering => PairHistory::Never,
-            PairHistory::Unknown => PairHistory::Run,
-            known => known,
-        };
-        self.record_changed |= before != (self.record.partner, self.record.history);
-        let since_failure = self
-            .time_of_failure
-            .is_none_or(|time| FailoverTime(since.0).is_after(FailoverTime(time.0)));
-        let startup = flags.contains(ServerFlags::STARTUP);
-        let from = self.machine.state();
-        let outcome = self.machine.hear(state, startup, since_failure);
-        self.follow(from, outcome, heard_of(state, startup), now);
-    }
-
-    /// UPDDONE (section 5.3.7). One that answers to a request of before is nothing to us.
-    fn update_done(&mut self, id: TransactionId, now: Now) {
-        let Some(request) = self.request.take_if(|request| request.id == id) else { return };
-        self.outbox.reserve(None);
-        self.timers.stop(Timer::Request);
-        if request.all && self.record.memory_lost {
-            self.record.memory_lost = false;
-            self.record_changed = true;
-        }
-        let from = self.machine.state();
-        let outcome = self.machine.update_done();
-        self.follow(from, outcome, "UPDDONE: the partner has sent all updates", now);
-    }
-
-    /// A timer has run out.
-    fn expired(&mut self, timer: Timer, now: Now) {
-        match timer {
-            Timer::Startup => self.input(Input::StartupOver, "no partner was found", now),
-            Timer::RecoverWait => self.input(Input::RecoverWaitOver, "the MCLT is over", now),
-            Timer::AutoPartnerDown => {
-                self.input(Input::AutoPartnerDown, "auto-partner-down", now);
-            }
-            Timer::Keepalive => {
-                if self.connection.is_live() {
-                    let secs = self.config.keepalive_secs.max(1);
-                    let reason = format!("nothing was heard for {secs} s");
-                    self.close(&Refusal::drop(reason), now);
-                }
-            }
-            Timer::Request => {
-                if self.request.is_some() && self.connection.is_live() {
-                    // Section 8.5.2.
-                    self.close(&Refusal::drop("the update request is not answered"), now);
-                }
-            }
-            Timer::Send => {
-                if self.connection.is_established() {
-                    let id = self.outbox.next_id();
-                    self.outbox.bare(MessageType::CONTACT, id, now);
-                }
-            }
-            Timer::Operation => {
-                self.operated(now);
-                self.record_changed = true;
-            }
-        }
-    }
-
-    fn input(&mut self, input: Input, cause: &'static str, now: Now) {
-        let from = self.machine.state();
-        let outcome = self.machine.handle(input);
-        self.follow(from, outcome, cause, now);
-    }
-
-    /// What a command runs into.
-    fn objection(&self, command: Command) -> Option<&'static str> {
-        use ServerState as Is;
-        let state = self.machine.state();
-        match command {
-            Command::Resume if self.suspended => None,
-            Command::Resume => Some("it is not suspended"),
-            _ if self.suspended => Some("it is suspended: resume first"),
-            Command::PartnerDown => match state {
-                Is::PartnerDown => Some("it is there already"),
-                Is::PotentialConflict => {
-                    Some("the two servers are sorting out a conflict: wait, or disconnect first")
-                }
-                Is::Recover | Is::RecoverWait | Is::RecoverDone | Is::ConflictDone
-                    if self.connection.is_open() =>
-                {
-                    Some("the partner is there, and this server is recovering: stop it first")
-                }
-                Is::Startup
-                | Is::Normal
-                | Is::CommunicationsInterrupted
-                | Is::Recover
-                | Is::RecoverWait
-                | Is::RecoverDone
-                | Is::ResolutionInterrupted
-                | Is::ConflictDone => None,
-            },
-            Command::Resync if state != Is::Normal => {
-                Some("only in NORMAL; in other states it comes by itself")
-            }
-            Command::Resync if self.request_due || self.request.is_some() => {
-                Some("the last request is not answered yet")
-            }
-            Command::Disconnect if !self.connection.is_live() => Some("there is no connection"),
-            Command::Resync | Command::Disconnect | Command::Suspend => None,
-        }
-    }
-
-    /// Out of service: first nothing is answered any more, then the partner is told.
-    fn suspend(&mut self, now: Now) {
-        self.operated(now);
-        if is_operating(self.machine.state()) {
-            self.time_of_failure = Some(now.wall);
-            self.mclt_before = self.record.mclt;
-        }
-        self.suspended = true;
-        let from = self.machine.state();
-        self.machine.handle(Input::Suspend);
-        self.enter(from, "suspended", now);
-        self.apply_rules();
-        self.unconfirmed.push_back(Unconfirmed { state: ServerState::Startup, entered: None });
-        self.outputs.push_back(Output::Persist(self.record.clone()));
-        self.record_changed = false;
-        if self.connection.is_live() {
-            let goodbye = Some(StatusCode::SERVER_SHUTTING_DOWN);
-            let reason = "suspended".to_owned();
-            self.close(&Refusal { reason, goodbye, alarm: false, refused: true }, now);
-        }
-    }
-
-    /// Ends the connection from this side.
-    fn close(&mut self, refusal: &Refusal, now: Now) {
-        let Refusal { reason, alarm, refused, .. } = refusal;
-        self.connection.close(refusal, now, &mut self.outbox);
-        if *alarm {
-            self.outputs.push_back(Output::Alarm(format!("{}: {reason}", self.config.name)));
-        }
-        self.outputs.push_back(Output::Close { reason: reason.clone(), refused: *refused });
-        self.lose("connection closed", now);
-    }
-
-    /// Communications are no longer "OK", if they were.
-    fn lose(&mut self, cause: &'static str, now: Now) {
-        if std::mem::take(&mut self.communicating) {
-            self.communications_since = now.wall;
-        }
-        self.flow.disconnect();
-        self.outbox.reserve(None);
-        self.tell_from = None;
-        self.told = false;
-        self.request = None;
-        self.request_due = false;
-        self.timers.stop(Timer::Keepalive);
-        self.timers.stop(Timer::Send);
-        self.timers.stop(Timer::Request);
-        let from = self.machine.state();
-        let outcome = self.machine.fail();
-        self.follow(from, outcome, cause, now);
-    }
-
-    /// Does what the machine says.
-    fn follow(&mut self, from: ServerState, outcome: Outcome, cause: &'static str, now: Now) {
-        let Outcome { changed, request, announce, disconnect } = outcome;
-        if changed {
-            self.enter(from, cause, now);
-            self.store_state(from, now);
-        }
-        self.request_due |= request;
-        if announce && self.told && !self.is_moving() {
-            self.tell(self.machine.state(), self.record.since, false, now);
-        }
-        if disconnect && self.connection.is_live() {
-            self.close(&Refusal::drop(cause), now);
-        }
-        if changed
-            && self.machine.state() == ServerState::RecoverWait
-            && self.recover_wait(now).is_zero()
-        {
-            self.input(Input::RecoverWaitOver, "there is nothing to wait for", now);
-        }
-    }
-
-    /// The state is another one.
-    fn enter(&mut self, from: ServerState, cause: &'static str, now: Now) {
-        let to = self.machine.state();
-        let partner = self.machine.partner();
-        self.outputs.push_back(Output::Transition { from, to, partner, cause });
-        let alarm = match to {
-            ServerState::CommunicationsInterrupted => from == ServerState::Normal,
-            ServerState::PotentialConflict | ServerState::ResolutionInterrupted => true,
-            ServerState::PartnerDown => cause == "auto-partner-down",
-            _ => false,
-        };
-        if alarm {
-            let text = format!("{}: {to}, {cause}", self.config.name);
-            self.outputs.push_back(Output::Alarm(text));
-        }
-        self.request = None;
-        self.request_due = false;
-        self.outbox.reserve(None);
-        self.timers.stop(Timer::Request);
-        self.pool_request_due = false;
-        if to == ServerState::Normal {
-            self.flow.send_pending();
-            self.pool_request_due = self.config.role == Role::Secondary;
-            // The operator has had this server serve without what the partner knew.
-            self.request_due = self.record.memory_lost;
-        }
-        if to == ServerState::Startup {
-            self.since = now.wall;
-        }
-    }
-
-    /// Gives the state out to be stored; until it is, the stricter of the rules count (section
-    /// 8.1).
-    fn store_state(&mut self, from: ServerState, now: Now) {
-        self.operated(now);
-        let to = self.machine.state();
-        let since = match from {
-            ServerState::Startup => self.start_time(to, now),
-            _ => now.wall,
-        };
-        if from != ServerState::Startup || to != self.record.state {
-            self.record.previous = Some(self.record.state);
-        }
-        self.record.state = to;
-        self.record.since = since;
-        self.since = since;
-        if !is_recovering(to) && self.record.history == PairHistory::Never {
-            self.record.history = PairHistory::Run;
-        }
-        self.unconfirmed.push_back(Unconfirmed { state: to, entered: Some(since) });
-        self.outputs.push_back(Output::Persist(self.record.clone()));
-        self.record_changed = false;
-        self.apply_rules();
-    }
-
-    /// Notes that this server has been serving until now, if it has.
-    fn operated(&mut self, now: Now) {
-        if self.policy.load().responsiveness != Responsiveness::Unresponsive {
-            self.record.last_operation = now.wall;
-        }
-    }
-
-    /// A state is on its way to stable storage.
-    fn is_moving(&self) -> bool {
-        self.unconfirmed.iter().any(|it| it.entered.is_some())
-    }
-
-    /// Tells the workers what to answer: what both the present state and all that stable storage
-    /// may hold allow.
-    fn apply_rules(&self) {
-        let Self { config, record, .. } = self;
-        let rules = |state| rules(config.role, state, record.mclt);
-        let states = self.unconfirmed.iter().map(|it| it.state).chain([self.confirmed]);
-        let start = rules(self.machine.state());
-        let strictest = states.map(rules).fold(start, |a, b| PairRules {
-            responsiveness: if (a.responsiveness as u8) < b.responsiveness as u8 {
-                a.responsiveness
-            } else {
-                b.responsiveness
-            },
-            mclt: match (a.mclt, b.mclt) {
-                (Some(a), Some(b)) => Some(cmp::min(a, b)),
-                (a, b) => a.or(b),
-            },
-        });
-        self.policy.set(strictest);
-    }
-
-    /// How long to stay in RECOVER-WAIT (section 8.6.2): until the MCLT after the failure, or the
-    /// start; never longer than the MCLT, should the clock have been set back.
-    fn recover_wait(&self, now: Now) -> Duration {
-        if self.record.history == PairHistory::Never {
-            return Duration::ZERO;
-        }
-        let from = self.time_of_failure.unwrap_or(self.started);
-        let secs = from.plus(self.mclt_before).remaining(now.wall);
-        Duration::from_secs(cmp::min(secs, self.mclt_before).into())
-    }
-
-    fn phase(&self) -> Phase {
-        let state = self.machine.state();
-        if self.is_moving() {
-            return Phase::Quiet;
-        }
-        match (state, self.connection.is_open() && self.told) {
-            (ServerState::PartnerDown, _) => {
-                Phase::PartnerDown { since: self.record.since, mclt: self.record.mclt }
-            }
-            (ServerState::Normal, true) => Phase::Normal,
-            (ServerState::Startup, _) | (_, false) => Phase::Quiet,
-            (_, true) => Phase::Answering,
-        }
-    }
-
-    /// The partner goes on sending what was asked for.
-    fn progress(&mut self, now: Now) {
-        if self.request.is_some() {
-            self.timers.set(Timer::Request, now.monotonic + self.config.response_time_max);
-        }
-    }
-
-    /// What every input ends with.
-    fn finish(&mut self, now: Now) {
-        self.send_request(now);
-        if self.record_changed && self.unconfirmed.is_empty() {
-            self.record_changed = false;
-            let state = self.confirmed;
-            self.unconfirmed.push_back(Unconfirmed { state, entered: None });
-            self.outputs.push_back(Output::Persist(self.record.clone()));
-        }
-        if self.outbox.take_sent() > 0 && self.connection.is_live() {
-            self.timers.set(Timer::Send, now.monotonic + self.connection.send_time());
-        }
-        self.set_timers(now);
-    }
-
-    /// Sends UPDREQ or UPDREQALL, after the STATE message that belongs to it. In NORMAL it is the
-    /// operator who wants to have everything.
-    fn send_request(&mut self, now: Now) {
-        if !self.request_due || !self.told || !self.connection.is_open() || self.is_moving() {
-            return;
-        }
-        self.request_due = false;
-        let id = self.outbox.next_id();
-        let all = self.record.memory_lost || self.machine.state() == ServerState::Normal;
-        let msg_type = if all { MessageType::UPDREQALL } else { MessageType::UPDREQ };
-        self.outbox.bare(msg_type, id, now);
-        self.outbox.reserve(Some(id));
-        self.request = Some(Request { id, all });
-        self.progress(now);
-    }
-
-    /// The timers that run as long as a state lasts.
-    fn set_timers(&mut self, now: Now) {
-        let state = self.machine.state();
-        let after = |wait: Duration| now.monotonic + wait;
-        let startup = state == ServerState::Startup && !self.suspended;
-        self.timers.run(Timer::Startup, startup, || after(self.config.startup_time));
-        let wait = self.recover_wait(now);
-        self.timers.run(Timer::RecoverWait, state == ServerState::RecoverWait, || after(wait));
-        // While the partner is there, be it recovering, nobody needs PARTNER-DOWN.
-        let auto = self.config.auto_partner_down.filter(|_| {
-            state == ServerState::CommunicationsInterrupted && self.machine.partner().is_none()
-        });
-        let auto_after = auto.unwrap_or_default();
-        self.timers.run(Timer::AutoPartnerDown, auto.is_some(), || after(auto_after));
-        let operating = is_operating(state);
-        self.timers.run(Timer::Operation, operating, || after(OPERATION_INTERVAL));
-    }
-}
-
-/// What a server may answer in a state (section 8, figure 6).
-fn rules(role: Role, state: ServerState, mclt: u32) -> PairRules {
-    let responsiveness = match state {
-        ServerState::Startup
-        | ServerState::PotentialConflict
-        | ServerState::Recover
-        | ServerState::RecoverWait => Responsiveness::Unresponsive,
-        ServerState::RecoverDone => Responsiveness::RenewRecorded,
-        ServerState::Normal => match role {
-            Role::Primary => Responsiveness::Responsive,
-            Role::Secondary => Responsiveness::RenewResponsive,
-        },
-        ServerState::CommunicationsInterrupted
-        | ServerState::PartnerDown
-        | ServerState::ResolutionInterrupted
-        | ServerState::ConflictDone => Responsiveness::Responsive,
-    };
-    PairRules { responsiveness, mclt: (state != ServerState::PartnerDown).then_some(mclt) }
-}
-
-fn is_operating(state: ServerState) -> bool {
-    rules(Role::Primary, state, 0).responsiveness != Responsiveness::Unresponsive
-}
-
-fn is_recovering(state: ServerState) -> bool {
-    matches!(state, ServerState::Recover | ServerState::RecoverWait | ServerState::RecoverDone)
-}
-
-/// The cause of a transition, for the log.
-fn heard_of(state: ServerState, startup: bool) -> &'static str {
-    match state {
-        _ if startup => "the partner is in STARTUP",
-        ServerState::Startup => "the partner is in STARTUP",
-        ServerState::Normal => "the partner is in NORMAL",
-        ServerState::CommunicationsInterrupted => "the partner is in COMMUNICATIONS-INTERRUPTED",
-        ServerState::PartnerDown => "the partner is in PARTNER-DOWN",
-        ServerState::PotentialConflict => "the partner is in POTENTIAL-CONFLICT",
-        ServerState::Recover => "the partner is in RECOVER",
-        ServerState::RecoverWait => "the partner is in RECOVER-WAIT",
-        ServerState::RecoverDone => "the partner is in RECOVER-DONE",
-        ServerState::ResolutionInterrupted => "the partner is in RESOLUTION-INTERRUPTED",
-        ServerState::ConflictDone => "the partner is in CONFLICT-DONE",
-    }
-}
-
+#[cfg(test)]
+mod bindings;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]

@@ -69,6 +69,8 @@ pub(crate) struct Flow {
     config: Config,
     pools: Pools,
     is_connected: bool,
+    /// As of the last call of [`Flow::poll`].
+    phase: Phase,
     /// Changes go into the queue: everything before them has been or is being searched for.
     is_flowing: bool,
     queue: Queue,
@@ -86,6 +88,8 @@ pub(crate) struct Flow {
     rescan_at: Option<Duration>,
     blocked_until: Option<Duration>,
     keeper: Keeper,
+    /// This server has lost its memory, and kept to this MCLT before; see [`Flow::forget`].
+    forgotten: Option<u32>,
     /// A batch was lost: what is in the table need not be in the store.
     in_doubt: bool,
     counters: FlowCounters,
@@ -118,6 +122,7 @@ impl Flow {
             config: config.clone(),
             pools: Pools { ids: pools, is_ours },
             is_connected: false,
+            phase: Phase::Quiet,
             is_flowing: false,
             queue: Queue::new(queue::LIMIT),
             window: Window::default(),
@@ -131,6 +136,7 @@ impl Flow {
             rescan_at: None,
             blocked_until: None,
             keeper: Keeper::default(),
+            forgotten: None,
             in_doubt: false,
             counters: FlowCounters::default(),
             group: Vec::new(),
@@ -198,6 +204,12 @@ impl Flow {
         }
     }
 
+    /// Says whether this server has lost its memory, and with it what it told its clients; the MCLT
+    /// limited that.
+    pub(crate) fn forget(&mut self, mclt: Option<u32>) {
+        self.forgotten = mclt;
+    }
+
     /// The partner's UPDREQ, or UPDREQALL.
     pub(crate) fn answer_request(&mut self, all: bool, id: TransactionId) {
         if self.is_connected && self.requests.len() < REQUESTS_MAX {
@@ -235,6 +247,7 @@ impl Flow {
     /// once. Where the transport is what stands in the way, the driver calls again when that has
     /// taken the messages; after [`Flow::next_timeout`] at the latest.
     pub(crate) fn poll(&mut self, phase: Phase, env: &mut Env<'_>, outbox: &mut Outbox) -> bool {
+        self.phase = phase;
         self.blocked_until = None;
         self.keep_pools(phase, env, outbox);
         if !self.is_connected {
@@ -242,6 +255,11 @@ impl Flow {
         }
         let more = match phase {
             Phase::Quiet => return false,
+            // The partner is about to serve again, and hears first of what has changed hands.
+            Phase::PartnerDown { .. } if self.is_settling => {
+                let sent = self.send_updates(true, env, outbox);
+                self.finish_own_walk() || sent
+            }
             Phase::Answering | Phase::PartnerDown { .. } => self.send_updates(false, env, outbox),
             Phase::Normal => {
                 self.rescan_if_due(env.now.monotonic);
@@ -265,7 +283,7 @@ impl Flow {
 
     /// When to call [`Flow::poll`] if nothing happens before.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
-        let rescan = self.rescan_at.filter(|_| self.is_flowing);
+        let rescan = self.rescan_at.filter(|_| self.phase == Phase::Normal);
         [rescan, self.blocked_until, self.keeper.next_timeout()].into_iter().flatten().min()
     }
 

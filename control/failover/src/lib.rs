@@ -13,6 +13,12 @@
 //!    [`Endpoint::stored`];
 //! 5. the next input, at the latest at [`Endpoint::next_timeout`].
 //!
+//! A connection is made, or taken, while [`Endpoint::wants_connection`] says so. After an
+//! [`Output::Close`] the driver sends what is in [`Endpoint::outgoing`], closes the connection and
+//! calls [`Endpoint::disconnected`], as it does when the connection breaks. Of several connections
+//! the one of the last [`Endpoint::connected`] counts; for those before it nothing is called any
+//! more.
+//!
 //! What must be durable before it is told is held back here: a BNDREPLY until the batch with its
 //! update is stored (section 7.5.2), a STATE message until the state is (section 8.1).
 #![forbid(unsafe_code)]
@@ -27,6 +33,7 @@ mod env;
 mod flow;
 mod machine;
 mod outbox;
+mod rules;
 mod state;
 mod status;
 #[cfg(test)]

@@ -1,42 +1,48 @@
 //! The state machine of section 8, without clock, messages or storage.
 //!
-//! The drawing shows the transitions of the RFC's figure 6 (`~` NORMAL and COMMUNICATIONS-INTERRUPTED
-//! and back apart). What is written at an arrow is the partner's state as heard, or what happened.
-//! STARTUP leads to the state of before, see [`previous_state`] and [`after_partner_down`].
+//! Figure 6 of the RFC with the text of section 8 put in. At an arrow stands the partner's state as
+//! heard in a STATE message, or what else happened. *Conflict* is a partner in POTENTIAL-CONFLICT,
+//! RESOLUTION-INTERRUPTED or CONFLICT-DONE; *serving* one in NORMAL, COMMUNICATIONS-INTERRUPTED or
+//! PARTNER-DOWN. STARTUP, which is not drawn, leads to the state of before: see [`startup`].
 //!
 //! ```text
-//!                                   STARTUP
-//!                                      |  previous state, or
-//!                 partner was declared down    one of RECOVER, POTENTIAL-CONFLICT
-//!                                      v
-//!   RECOVER ----P-C, RES-INT, CONFLICT-DONE---------> POTENTIAL-CONFLICT <--------------+
-//!     |                                               ^    |  ^      |  |              |
-//!   UPDDONE                                   restored|    |  |      |  | UPDDONE       |
-//!     v                                               | failed|      |  | (primary)     |
-//!   RECOVER-WAIT ---P-C, RES-INT, CONFLICT-DONE-->    |    v  |      |  v               |
-//!     |                                        RESOLUTION-    |      |  CONFLICT-DONE   |
-//!   MCLT is over                               INTERRUPTED    |      |  |               |
-//!     v                                            |          |      |  |               |
-//!   RECOVER-DONE ---P-C, RES-INT, CONFLICT-DONE----|----------+      |  |               |
-//!     |     |                                      |      UPDDONE    |  | NORMAL        |
-//!     |     | NORMAL, RECOVER-DONE                 |    (secondary)  |  |               |
-//!     |     +--------------------------------------|-----> NORMAL <--+--+               |
-//!     |                                            |       |   ^  ^                     |
-//!     | RECOVER, RECOVER-WAIT              operator|       |   |  | RECOVER-DONE        |
-//!     |                                            |       |   |  |                     |
-//!     |                            +---------------+-- operator  +-------+              |
-//!     |                            v                       |   |         |              |
-//!     |                     PARTNER-DOWN --any but RECOVER, RECOVER-WAIT-|-, -DONE----->+
-//!     |                            |                       |   |         |              |
-//!     |                            ^  +--------------------|---|---------+              |
-//!     |             operator, timer|                 failed|   | NORMAL, COMM-INT,      |
-//!     |                            |                       v   | RECOVER-DONE           |
-//!     +-------------------------->COMMUNICATIONS-INTERRUPTED --+                        |
-//!                                  |                                                    |
-//!                                  +--PARTNER-DOWN, P-C, RES-INT, CONFLICT-DONE-------->+
+//!  +--------------+           +--------------------+ failed    +------------------------+
+//!  |   RECOVER    |-conflict->| POTENTIAL-CONFLICT |---------->| RESOLUTION-INTERRUPTED |--+
+//!  +--------------+           |                    |<-restored-|                        |  |
+//!         | UPDDONE           |                    |           +------------------------+  |
+//!         v                   |                    |                                       |
+//!  +--------------+           |                    | UPDDONE (primary)                     |
+//!  | RECOVER-WAIT |-conflict->|                    |---------->+------------------------+  |
+//!  +--------------+           |                    |           |     CONFLICT-DONE      |->+
+//!         | MCLT is over      |                    |<-PARTNER--+------------------------+  |
+//!         v                   |                    |  DOWN         | NORMAL                |
+//!  +--------------+           |                    |               |           operator,   |
+//!  | RECOVER-DONE |-conflict->|                    |               |           from any    |
+//!  +--------------+           +--------------------+               |           state but   |
+//!    |     | NORMAL,            ^    ^     | UPDDONE               |           POTENTIAL-  |
+//!    |     | RECOVER-DONE       |    |     | (secondary)           |           CONFLICT    |
+//!    |     |                    |    |     v                       v                       v
+//!    |     |    +---------------|----|----------------------------------+      +--------------+
+//!    |     +--->|  NORMAL       |    +-- conflict, PARTNER-DOWN         |      | PARTNER-DOWN |
+//!    |          +---------------|---------------------------------------+      +--------------+
+//!    |            |             |             ^             ^                    |  |    ^
+//!    |            | failed,     |             | NORMAL,     +--RECOVER-DONE------+  |    |
+//!    |            | RECOVER,    |             | COMM-INT.,                          |    |
+//!    |            | RECOVER-    |             | RECOVER-             conflict or    |    |
+//!    |            | WAIT        |             | DONE                 serving: to    |    |
+//!    |            v             |             |                      POTENTIAL-  <--+    |
+//!    |          +---------------|----------------------------+       CONFLICT            |
+//!    +--------->|               +-- conflict, PARTNER-DOWN   |                           |
+//!     RECOVER,  |        COMMUNICATIONS-INTERRUPTED          |--auto-partner-down--------+
+//!     RECOVER-  +--------------------------------------------+
+//!     WAIT
 //! ```
 
-use ServerState as Is;
+mod arrow;
+mod startup;
+
+use arrow::arrow;
+use startup::{after_partner_down, previous_state};
 
 use crate::{Role, ServerState};
 
@@ -147,331 +153,6 @@ pub(crate) enum Action {
 pub(crate) struct Arrow {
     pub(crate) to: State,
     pub(crate) action: Action,
-}
-
-/// The transitions. Each pair of a state and an input is spelled out, so that a new one of either
-/// has to be thought about everywhere.
-pub(crate) fn arrow(role: Role, state: State, input: Input) -> Arrow {
-    let stay = Arrow { to: state, action: Action::None };
-    let request = Arrow { to: state, action: Action::Request };
-    let announce = Arrow { to: state, action: Action::Announce };
-    let go = |to| Arrow { to, action: Action::None };
-    let suspend = |previous| go(State::Startup { previous, alone: false });
-    match (state, input) {
-        // Section 8.3.2. Steps 5 and 6: the caller then gives the partner's state again. If the
-        // partner is in STARTUP as well, it first has to say what it becomes.
-        (State::Startup { previous, .. }, Input::Partner(_)) => go(State::after_startup(previous)),
-        (State::Startup { alone: true, .. }, Input::StartupOver) => go(State::PartnerDown),
-        (State::Startup { previous, alone: false }, Input::StartupOver) => {
-            go(State::after_startup(previous))
-        }
-        // Not in the RFC: an operator who is left with this server must not have to wait.
-        (State::Startup { .. }, Input::PartnerDown) => go(State::PartnerDown),
-        (
-            State::Startup { .. },
-            Input::Failed
-            | Input::UpdDone
-            | Input::RecoverWaitOver
-            | Input::AutoPartnerDown
-            | Input::Suspend
-            | Input::Resume,
-        ) => stay,
-
-        // Section 8.8.2: from an unexpected state of the partner by way of
-        // COMMUNICATIONS-INTERRUPTED. Where that leads straight back to NORMAL nothing changes here,
-        // and the partner is told so.
-        (State::Normal, Input::Partner(Is::Normal | Is::Startup)) => stay,
-        (State::Normal, Input::Partner(Is::CommunicationsInterrupted | Is::RecoverDone)) => {
-            announce
-        }
-        (State::Normal, Input::Partner(Is::Recover | Is::RecoverWait))
-        | (State::Normal, Input::Failed) => go(State::CommunicationsInterrupted),
-        (
-            State::Normal,
-            Input::Partner(Is::PartnerDown | Is::PotentialConflict | Is::ResolutionInterrupted),
-        ) => go(State::PotentialConflict),
-        // The primary waits in CONFLICT-DONE for nothing but the secondary's NORMAL.
-        (State::Normal, Input::Partner(Is::ConflictDone)) => match role {
-            Role::Primary => go(State::PotentialConflict),
-            Role::Secondary => announce,
-        },
-        (State::Normal, Input::PartnerDown) => {
-            Arrow { to: State::PartnerDown, action: Action::Disconnect }
-        }
-        (State::Normal, Input::Suspend) => suspend(Is::CommunicationsInterrupted),
-        (
-            State::Normal,
-            Input::UpdDone
-            | Input::StartupOver
-            | Input::RecoverWaitOver
-            | Input::AutoPartnerDown
-            | Input::Resume,
-        ) => stay,
-
-        // Section 8.9.2. RECOVER-WAIT is missing there; figure 6 has it beside RECOVER.
-        (
-            State::CommunicationsInterrupted,
-            Input::Partner(Is::Normal | Is::CommunicationsInterrupted | Is::RecoverDone),
-        ) => go(State::Normal),
-        (
-            State::CommunicationsInterrupted,
-            Input::Partner(Is::Startup | Is::Recover | Is::RecoverWait),
-        ) => stay,
-        (
-            State::CommunicationsInterrupted,
-            Input::Partner(
-                Is::PartnerDown
-                | Is::PotentialConflict
-                | Is::ResolutionInterrupted
-                | Is::ConflictDone,
-            ),
-        ) => go(State::PotentialConflict),
-        (State::CommunicationsInterrupted, Input::AutoPartnerDown | Input::PartnerDown) => {
-            go(State::PartnerDown)
-        }
-        (State::CommunicationsInterrupted, Input::Suspend) => {
-            suspend(Is::CommunicationsInterrupted)
-        }
-        (
-            State::CommunicationsInterrupted,
-            Input::Failed
-            | Input::UpdDone
-            | Input::StartupOver
-            | Input::RecoverWaitOver
-            | Input::Resume,
-        ) => stay,
-
-        // Section 8.4.2.
-        (
-            State::PartnerDown,
-            Input::Partner(
-                Is::Normal
-                | Is::CommunicationsInterrupted
-                | Is::PartnerDown
-                | Is::PotentialConflict
-                | Is::ResolutionInterrupted
-                | Is::ConflictDone,
-            ),
-        ) => go(State::PotentialConflict),
-        (State::PartnerDown, Input::Partner(Is::RecoverDone)) => go(State::Normal),
-        (State::PartnerDown, Input::Partner(Is::Startup | Is::Recover | Is::RecoverWait)) => stay,
-        (State::PartnerDown, Input::Suspend) => suspend(Is::PartnerDown),
-        (
-            State::PartnerDown,
-            Input::Failed
-            | Input::UpdDone
-            | Input::StartupOver
-            | Input::RecoverWaitOver
-            | Input::AutoPartnerDown
-            | Input::PartnerDown
-            | Input::Resume,
-        ) => stay,
-
-        // Section 8.10.2. The primary asks first, the secondary when the primary has all.
-        (
-            State::PotentialConflict,
-            Input::Partner(
-                Is::Normal
-                | Is::CommunicationsInterrupted
-                | Is::PartnerDown
-                | Is::PotentialConflict
-                | Is::Recover
-                | Is::RecoverWait
-                | Is::RecoverDone
-                | Is::ResolutionInterrupted,
-            ),
-        ) => match role {
-            Role::Primary => request,
-            Role::Secondary => stay,
-        },
-        (State::PotentialConflict, Input::Partner(Is::ConflictDone)) => request,
-        (State::PotentialConflict, Input::UpdDone) => match role {
-            Role::Primary => go(State::ConflictDone),
-            Role::Secondary => go(State::Normal),
-        },
-        (State::PotentialConflict, Input::Failed) => go(State::ResolutionInterrupted),
-        (State::PotentialConflict, Input::Suspend) => suspend(Is::ResolutionInterrupted),
-        (
-            State::PotentialConflict,
-            Input::Partner(Is::Startup)
-            | Input::StartupOver
-            | Input::RecoverWaitOver
-            | Input::AutoPartnerDown
-            | Input::PartnerDown
-            | Input::Resume,
-        ) => stay,
-
-        // Section 8.5.2.
-        (
-            State::Recover,
-            Input::Partner(Is::PotentialConflict | Is::ResolutionInterrupted | Is::ConflictDone),
-        ) => go(State::PotentialConflict),
-        (
-            State::Recover,
-            Input::Partner(
-                Is::Normal
-                | Is::CommunicationsInterrupted
-                | Is::PartnerDown
-                | Is::Recover
-                | Is::RecoverWait
-                | Is::RecoverDone,
-            ),
-        ) => request,
-        (State::Recover, Input::UpdDone) => go(State::RecoverWait),
-        // Not in the RFC: the operator of a server that has lost its memory, and its partner.
-        (State::Recover, Input::PartnerDown) => go(State::PartnerDown),
-        (State::Recover, Input::Suspend) => suspend(Is::Recover),
-        (
-            State::Recover,
-            Input::Partner(Is::Startup)
-            | Input::Failed
-            | Input::StartupOver
-            | Input::RecoverWaitOver
-            | Input::AutoPartnerDown
-            | Input::Resume,
-        ) => stay,
-
-        // Section 8.6.2. It says nothing of a partner in a conflict, which would wait for nobody:
-        // do as in RECOVER.
-        (
-            State::RecoverWait,
-            Input::Partner(Is::PotentialConflict | Is::ResolutionInterrupted | Is::ConflictDone),
-        ) => go(State::PotentialConflict),
-        (State::RecoverWait, Input::RecoverWaitOver) => go(State::RecoverDone),
-        (State::RecoverWait, Input::PartnerDown) => go(State::PartnerDown),
-        (State::RecoverWait, Input::Suspend) => suspend(Is::RecoverWait),
-        (
-            State::RecoverWait,
-            Input::Partner(
-                Is::Startup
-                | Is::Normal
-                | Is::CommunicationsInterrupted
-                | Is::PartnerDown
-                | Is::Recover
-                | Is::RecoverWait
-                | Is::RecoverDone,
-            )
-            | Input::Failed
-            | Input::UpdDone
-            | Input::StartupOver
-            | Input::AutoPartnerDown
-            | Input::Resume,
-        ) => stay,
-
-        // Section 8.7.2, and what it says of POTENTIAL-CONFLICT for the two states that belong to
-        // it. A partner in COMMUNICATIONS-INTERRUPTED or PARTNER-DOWN is about to enter NORMAL.
-        (State::RecoverDone, Input::Partner(Is::Normal | Is::RecoverDone)) => go(State::Normal),
-        (State::RecoverDone, Input::Partner(Is::Recover | Is::RecoverWait)) => {
-            go(State::CommunicationsInterrupted)
-        }
-        (
-            State::RecoverDone,
-            Input::Partner(Is::PotentialConflict | Is::ResolutionInterrupted | Is::ConflictDone),
-        ) => go(State::PotentialConflict),
-        (State::RecoverDone, Input::PartnerDown) => go(State::PartnerDown),
-        (State::RecoverDone, Input::Suspend) => suspend(Is::RecoverDone),
-        (
-            State::RecoverDone,
-            Input::Partner(Is::Startup | Is::CommunicationsInterrupted | Is::PartnerDown)
-            | Input::Failed
-            | Input::UpdDone
-            | Input::StartupOver
-            | Input::RecoverWaitOver
-            | Input::AutoPartnerDown
-            | Input::Resume,
-        ) => stay,
-
-        // Section 8.11.2: whatever the partner is in.
-        (
-            State::ResolutionInterrupted,
-            Input::Partner(
-                Is::Normal
-                | Is::CommunicationsInterrupted
-                | Is::PartnerDown
-                | Is::PotentialConflict
-                | Is::Recover
-                | Is::RecoverWait
-                | Is::RecoverDone
-                | Is::ResolutionInterrupted
-                | Is::ConflictDone,
-            ),
-        ) => go(State::PotentialConflict),
-        (State::ResolutionInterrupted, Input::PartnerDown) => go(State::PartnerDown),
-        (State::ResolutionInterrupted, Input::Suspend) => suspend(Is::ResolutionInterrupted),
-        (
-            State::ResolutionInterrupted,
-            Input::Partner(Is::Startup)
-            | Input::Failed
-            | Input::UpdDone
-            | Input::StartupOver
-            | Input::RecoverWaitOver
-            | Input::AutoPartnerDown
-            | Input::Resume,
-        ) => stay,
-
-        // Section 8.12.2. A secondary that has been in PARTNER-DOWN since has used what is not its
-        // own: begin again. In every other state it comes by itself, by way of POTENTIAL-CONFLICT.
-        (State::ConflictDone, Input::Partner(Is::Normal)) => go(State::Normal),
-        (State::ConflictDone, Input::Partner(Is::PartnerDown | Is::ConflictDone)) => {
-            go(State::PotentialConflict)
-        }
-        (State::ConflictDone, Input::PartnerDown) => go(State::PartnerDown),
-        (State::ConflictDone, Input::Suspend) => suspend(Is::ConflictDone),
-        (
-            State::ConflictDone,
-            Input::Partner(
-                Is::Startup
-                | Is::CommunicationsInterrupted
-                | Is::PotentialConflict
-                | Is::Recover
-                | Is::RecoverWait
-                | Is::RecoverDone
-                | Is::ResolutionInterrupted,
-            )
-            | Input::Failed
-            | Input::UpdDone
-            | Input::StartupOver
-            | Input::RecoverWaitOver
-            | Input::AutoPartnerDown
-            | Input::Resume,
-        ) => stay,
-    }
-}
-
-/// PREVIOUS-STATE from what is recorded: section 8.3.2 steps 1 and 2.
-pub(crate) fn previous_state(role: Role, recorded: Option<ServerState>) -> ServerState {
-    match recorded {
-        None | Some(Is::Startup | Is::Recover) => Is::Recover,
-        Some(Is::Normal | Is::CommunicationsInterrupted) => Is::CommunicationsInterrupted,
-        Some(Is::PotentialConflict | Is::ResolutionInterrupted) => Is::ResolutionInterrupted,
-        Some(Is::PartnerDown) => Is::PartnerDown,
-        Some(Is::RecoverWait) => Is::RecoverWait,
-        Some(Is::RecoverDone) => Is::RecoverDone,
-        Some(Is::ConflictDone) => match role {
-            Role::Primary => Is::ConflictDone,
-            // Only a change of roles leaves this behind.
-            Role::Secondary => Is::ResolutionInterrupted,
-        },
-    }
-}
-
-/// PREVIOUS-STATE after it is known that the partner is, or was before it started, in PARTNER-DOWN:
-/// section 8.3.2 step 5. `since_failure`: it entered that state after this server last operated.
-///
-/// A server that was recovering has not operated since; to make a conflict of that would only stop
-/// the partner.
-pub(crate) fn after_partner_down(previous: ServerState, since_failure: bool) -> ServerState {
-    match previous {
-        _ if since_failure => Is::Recover,
-        Is::Startup | Is::Recover | Is::RecoverWait => previous,
-        Is::Normal
-        | Is::CommunicationsInterrupted
-        | Is::PartnerDown
-        | Is::PotentialConflict
-        | Is::RecoverDone
-        | Is::ResolutionInterrupted
-        | Is::ConflictDone => Is::PotentialConflict,
-    }
 }
 
 /// A server's state and what it knows of its partner.

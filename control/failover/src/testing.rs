@@ -1,12 +1,21 @@
 //! Two endpoints, a virtual clock that jumps to the next deadline, a wire that delivers in order,
 //! and disks that may be slow.
 
-use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
 
 use gemel_lease::{
-    AbsoluteTime, LeaseTable, PairPolicy, PoolSet, Responsiveness, TableConfig, UpdateBatch,
+    AbsoluteTime, BindingStatus, ClientKey, IaKind, Lease, LeaseTable, Ownership, PairPolicy,
+    PoolConfig, PoolId, PoolRange, PoolSet, Responsiveness, TableConfig, Terms, UpdateBatch,
 };
-use gemel_wire::failover::{FailoverTime, stamp};
+use gemel_wire::{
+    IaId,
+    failover::{FailoverTime, stamp},
+};
 
 use crate::{
     Command, CommandError, Config, Endpoint, Env, Now, Output, Role, ServerState, Status,
@@ -16,6 +25,9 @@ use crate::{
 pub(crate) const PRIMARY: usize = 0;
 pub(crate) const SECONDARY: usize = 1;
 pub(crate) const MCLT: u32 = 600;
+/// Pools of every table.
+pub(crate) const ADDRESSES: PoolId = PoolId(0);
+pub(crate) const PREFIXES: PoolId = PoolId(1);
 
 /// Seconds between attempts to connect, and after a refusal.
 const RETRY: Duration = Duration::from_secs(1);
@@ -37,11 +49,16 @@ pub(crate) struct Server {
     pub(crate) ahead_secs: i64,
     /// What the endpoint has given out, but for `Persist`.
     pub(crate) log: Vec<Output>,
-    table: LeaseTable,
+    pub(crate) table: LeaseTable,
     updates: UpdateBatch,
     sequence: u64,
-    /// Octets on their way to it.
+    /// Numbers of the endpoint's batches that are on their way to the store.
+    unstored: VecDeque<u64>,
+    /// The store fails.
+    pub(crate) store_fails: bool,
+    /// Octets on their way to it, and those that wait for the cable.
     incoming: VecDeque<u8>,
+    held: VecDeque<u8>,
     /// It has a connection, be it a dead one.
     linked: bool,
 }
@@ -90,7 +107,7 @@ impl Pair {
         let server = &mut self.servers[who];
         let (config, policy) = (server.config.clone(), server.policy.clone());
         let disk = server.disk.clone();
-        server.endpoint = Some(Endpoint::new(config, Vec::new(), policy, disk, now));
+        server.endpoint = Some(Endpoint::new(config, vec![ADDRESSES, PREFIXES], policy, disk, now));
         assert_eq!(server.policy.load().responsiveness, Responsiveness::Unresponsive);
     }
 
@@ -99,9 +116,62 @@ impl Pair {
         let server = &mut self.servers[who];
         server.endpoint = None;
         server.unwritten.clear();
-        server.incoming.clear();
+        server.unstored.clear();
+        server.clear_incoming();
         server.linked = false;
         self.whole = false;
+    }
+
+    /// Switches a server off, and takes everything from it that it knew.
+    pub(crate) fn wipe(&mut self, who: usize) {
+        self.kill(who);
+        let server = &mut self.servers[who];
+        server.disk = None;
+        server.table = table(server.config.role);
+    }
+
+    /// Gives a client a lease as the workers would, without asking whether that is allowed now.
+    pub(crate) fn grant(&mut self, who: usize, pool: PoolId, client: u32) -> Option<Lease> {
+        let now = self.now(who).wall;
+        let server = &self.servers[who];
+        let mclt = server.policy.load().mclt;
+        let terms = Terms { preferred_lifetime: 5_000, valid_lifetime: 10_000, mclt };
+        let mut duid = [0, 3, 0, 1, 2, 0, 0, 0, 0, 0];
+        duid[6..].copy_from_slice(&client.to_be_bytes());
+        let kind = if pool == PREFIXES { IaKind::Pd } else { IaKind::Na };
+        let key = ClientKey { duid: &duid, kind, iaid: IaId(1) };
+        let mut batch = UpdateBatch::default();
+        let mut guard = server.table.lock(key);
+        let lease = guard.grant(pool, None, &terms, now, &mut batch)?.lease;
+        drop(guard);
+        self.with_env(who, |endpoint, env| endpoint.committed(batch.as_bytes(), env));
+        Some(lease)
+    }
+
+    /// What both servers have to agree about.
+    pub(crate) fn view(&self, who: usize) -> BTreeMap<Lease, (BindingStatus, Vec<u8>, u32)> {
+        let mut view = BTreeMap::new();
+        self.servers[who].table.for_each(|binding| {
+            let client = binding.duid.as_bytes().to_vec();
+            let expires = binding.state_expiration_time.0;
+            view.insert(binding.lease, (binding.status, client, expires));
+        });
+        view
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_agreement(&self) {
+        let (first, second) = (self.view(PRIMARY), self.view(SECONDARY));
+        let apart = |a: &BTreeMap<_, _>, b: &BTreeMap<Lease, (BindingStatus, Vec<u8>, u32)>| {
+            a.iter()
+                .filter(|(lease, it)| b.get(lease) != Some(it))
+                .map(|(l, it)| (*l, format!("{it:?}")))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(apart(&first, &second), apart(&second, &first));
+        for server in &self.servers {
+            assert_eq!(server.table.pending_updates(|_| true), 0);
+        }
     }
 
     /// Sets the cable, and lets both notice after some time.
@@ -109,15 +179,22 @@ impl Pair {
         self.cable = false;
     }
 
+    /// What has been sent meanwhile arrives, if the connection has lasted.
     pub(crate) fn join(&mut self) {
         self.cable = true;
+        for server in &mut self.servers {
+            let held = mem::take(&mut server.held);
+            if self.whole {
+                server.incoming.extend(held);
+            }
+        }
     }
 
     /// Closes the connection so that both notice at once.
     pub(crate) fn reset(&mut self) {
         self.whole = false;
         for who in [PRIMARY, SECONDARY] {
-            self.servers[who].incoming.clear();
+            self.servers[who].clear_incoming();
         }
         self.settle();
     }
@@ -221,7 +298,7 @@ impl Pair {
         for _ in 0..100_000 {
             let mut busy = false;
             for who in [PRIMARY, SECONDARY] {
-                busy |= self.notice(who) || self.deliver(who) || self.write(who);
+                busy |= self.notice(who) || self.deliver(who) || self.write(who) || self.store(who);
                 busy |= self.with_env(who, |endpoint, env| endpoint.poll(env)).unwrap_or(false);
             }
             if !busy {
@@ -244,7 +321,7 @@ impl Pair {
         self.whole = true;
         for who in [PRIMARY, SECONDARY] {
             self.servers[who].linked = true;
-            self.servers[who].incoming.clear();
+            self.servers[who].clear_incoming();
         }
         for who in [SECONDARY, PRIMARY] {
             self.with_env(who, |endpoint, env| endpoint.connected(env));
@@ -291,6 +368,18 @@ impl Pair {
         true
     }
 
+    /// One answer of the store.
+    fn store(&mut self, who: usize) -> bool {
+        let server = &mut self.servers[who];
+        if server.disk_is_slow {
+            return false;
+        }
+        let Some(sequence) = server.unstored.pop_front() else { return false };
+        let stored = !server.store_fails;
+        self.with_env(who, |endpoint, env| endpoint.stored(sequence, stored, env));
+        true
+    }
+
     fn with_env<T>(
         &mut self,
         who: usize,
@@ -330,17 +419,19 @@ impl Pair {
         stamp(&mut octets, FailoverTime(now.wall.0));
         if !server.updates.is_empty() {
             server.updates.clear();
+            server.unstored.push_back(server.sequence);
             server.sequence += 1;
         }
-        if server.linked && self.whole && self.cable {
-            self.servers[1 - who].incoming.extend(octets);
+        if server.linked && self.whole {
+            let partner = &mut self.servers[1 - who];
+            if self.cable { &mut partner.incoming } else { &mut partner.held }.extend(octets);
         }
         if closed {
             // What the secondary thinks of the connection is not known to the primary.
             self.whole = false;
             let reconnect = if who == PRIMARY { reconnect } else { RETRY };
             self.connect_at = self.connect_at.max(self.now + reconnect);
-            self.servers[who].incoming.clear();
+            self.servers[who].clear_incoming();
             self.servers[who].linked = false;
             self.with_env(who, |endpoint, env| endpoint.disconnected(env));
         }
@@ -349,8 +440,7 @@ impl Pair {
 
 impl Server {
     fn new(config: Config) -> Self {
-        let table_config = TableConfig { client_stripes: 4, ..TableConfig::default() };
-        let pools = PoolSet::new(Vec::new()).unwrap();
+        let table = table(config.role);
         Self {
             config,
             endpoint: None,
@@ -360,13 +450,39 @@ impl Server {
             disk_is_slow: false,
             ahead_secs: 0,
             log: Vec::new(),
-            table: LeaseTable::new(&table_config, pools),
+            table,
             updates: UpdateBatch::default(),
-            sequence: 0,
+            sequence: 1,
+            unstored: VecDeque::new(),
+            store_fails: false,
             incoming: VecDeque::new(),
+            held: VecDeque::new(),
             linked: false,
         }
     }
+
+    fn clear_incoming(&mut self) {
+        self.incoming.clear();
+        self.held.clear();
+    }
+}
+
+fn table(role: Role) -> LeaseTable {
+    let ownership = match role {
+        Role::Primary => Ownership::Primary,
+        Role::Secondary => Ownership::Secondary,
+    };
+    let (first, last) = ("2001:db8::".parse().unwrap(), "2001:db8::ffff".parse().unwrap());
+    let prefix = "2001:db8:8000::".parse().unwrap();
+    let pools = vec![
+        PoolConfig { range: PoolRange::Addresses { first, last }, ownership },
+        PoolConfig {
+            range: PoolRange::Prefixes { prefix, prefix_len: 48, delegated_len: 56 },
+            ownership,
+        },
+    ];
+    let config = TableConfig { hash_key: [7; 16], client_stripes: 4, ..TableConfig::default() };
+    LeaseTable::new(&config, PoolSet::new(pools).unwrap())
 }
 
 pub(crate) fn secs(secs: u64) -> Duration {

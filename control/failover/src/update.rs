@@ -181,6 +181,45 @@ pub(crate) fn accept(ours: &Binding, update: &Update<'_>, role: Role) -> Option<
     (new != *ours).then_some(new)
 }
 
+/// This server has lost its memory: what the partner knows of an active lease may be older than
+/// what this server told the client, which ends at most the MCLT after what the partner has
+/// acknowledged (section 4.4). Until then it is not over.
+pub(crate) fn lengthen(binding: &mut Binding, mclt: u32, now: AbsoluteTime) {
+    let end = binding.acked_partner_lifetime.max(now).plus(mclt);
+    if binding.status == BindingStatus::Active && binding.state_expiration_time < end {
+        binding.state_expiration_time = end;
+        binding.update_pending = true;
+    }
+}
+
+/// The same for a lease that has expired as far as the partner knows, and of which nothing is known
+/// here: the client may have it until the MCLT is over. So the partner is refused, and told that.
+pub(crate) fn still_active(
+    ours: &Binding,
+    update: &Update<'_>,
+    mclt: u32,
+    now: AbsoluteTime,
+) -> Option<Binding> {
+    let unknown = ours.client_key().duid.is_empty() && !ours.update_pending;
+    if update.status != BindingStatus::Expired || update.duid.is_empty() || !unknown {
+        return None;
+    }
+    Some(Binding {
+        lease: update.lease,
+        kind: update.kind,
+        status: BindingStatus::Active,
+        duid: ClientDuid::new(update.duid),
+        iaid: update.iaid,
+        valid_lifetime: mclt,
+        client_last_transaction_time: update.partner_raw_clt_time,
+        start_time_of_state: update.start,
+        state_expiration_time: now.plus(mclt),
+        partner_raw_clt_time: update.clt.unwrap_or(AbsoluteTime::ZERO),
+        update_pending: true,
+        ..Binding::EMPTY
+    })
+}
+
 /// A lease that nobody has.
 fn free(status: BindingStatus, update: &Update<'_>) -> Binding {
     Binding {
@@ -215,9 +254,13 @@ fn taken(ours: &Binding, update: &Update<'_>, role: Role) -> Binding {
     if same_client {
         let heard = &mut new.client_last_transaction_time;
         *heard = ours.client_last_transaction_time.max(*heard);
-        // Both are the greatest of their kind that there ever was (section 7.3).
+        // Both are the greatest of their kind that there ever was (section 7.3). Of a lease that has
+        // ended here the partner may have forgotten what it acknowledged.
         new.expiration_time = new.expiration_time.max(ours.expiration_time);
-        new.acked_partner_lifetime = new.acked_partner_lifetime.max(ours.acked_partner_lifetime);
+        if ours.status == BindingStatus::Active {
+            let acked = &mut new.acked_partner_lifetime;
+            *acked = ours.acked_partner_lifetime.max(*acked);
+        }
         if update.clt.is_none() {
             new.partner_raw_clt_time = ours.partner_raw_clt_time;
         }
@@ -234,6 +277,11 @@ fn taken(ours: &Binding, update: &Update<'_>, role: Role) -> Binding {
             new.partner_lifetime = ours.partner_lifetime;
             new.update_pending = ours.update_pending || order == Ordering::Greater;
         }
+        // A REBIND reaches both servers, and nobody knows whose answer the client took: the lease
+        // lasts until the later end. That both end it then takes an update of the earlier one's.
+        let end = ours.state_expiration_time.max(update.state_expiration_time);
+        new.state_expiration_time = end;
+        new.update_pending |= end != update.state_expiration_time;
     } else if role == Role::Primary && ours.update_pending {
         // The partner may be accepting our version in exchange at this moment. One of the two has
         // to repeat what came out.

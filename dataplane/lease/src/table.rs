@@ -305,7 +305,11 @@ impl LeaseTable {
             BindingStatus::Abandoned if binding.state_expiration_time == AbsoluteTime::ZERO => {
                 AbsoluteTime::INFINITE
             }
-            BindingStatus::Active | BindingStatus::Abandoned => binding.state_expiration_time,
+            // What the partner has told of it may be older than what it has told the client: until
+            // the partner lifetime that it was acknowledged the lease is not over, unless the partner
+            // says so (RFC 8156 section 5.5.7).
+            BindingStatus::Active => binding.state_expiration_time.max(binding.expiration_time),
+            BindingStatus::Abandoned => binding.state_expiration_time,
             // What a partner was to agree to has nobody to wait for when there is no partner.
             _ if self.is_sole(self.pools.find_lease(binding.lease)) => AbsoluteTime::ZERO,
             _ => AbsoluteTime::INFINITE,

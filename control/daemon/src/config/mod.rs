@@ -5,6 +5,7 @@ mod check;
 mod failover;
 mod link;
 mod net;
+mod pair;
 mod prefix;
 mod read;
 mod report;

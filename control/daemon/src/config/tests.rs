@@ -178,3 +178,32 @@ fn pools_of_a_pair_are_shared() {
         assert_eq!(ownership, [shared, shared, Ownership::Sole]);
     }
 }
+
+#[test]
+fn partners_can_be_compared() {
+    let text = |role: &str, partner: &str, names: [&str; 2], valid: u32| {
+        let link = |name: &str| {
+            let number = if name == names[0] { 1 } else { 2 };
+            format!(
+                "[[link]]\ninterface = \"{name}\"\nprefixes = \"fd00:{number}::/64\"\n\
+                 address_pools = \"fd00:{number}::/64\"\nvalid_lifetime = {valid}\n"
+            )
+        };
+        let links = if role == "primary" {
+            format!("{}{}", link(names[0]), link(names[1]))
+        } else {
+            format!("{}{}", link(names[1]), link(names[0]))
+        };
+        let config = load(&format!(
+            "{links}[[failover]]\nname = \"p\"\nrole = \"{role}\"\npartner = \"{partner}\"\n\
+             links = [\"{}\", \"{}\"]\nmclt = 60\ntls = \"off\"\n",
+            names[0], names[1]
+        ));
+        config.partner_text(&config.failover[0])
+    };
+    let one = text("primary", "fd00::2", ["eth1", "eth2"], 7200);
+    // Roles, addresses, names and the order of links may differ.
+    assert_eq!(one, text("secondary", "fd00::1", ["a", "b"], 7200));
+    assert_ne!(one, text("secondary", "fd00::1", ["a", "b"], 7201));
+    assert!(one.contains("addresses fd00:1::-fd00:1::ffff:ffff:ffff:ffff\n"), "{one}");
+}

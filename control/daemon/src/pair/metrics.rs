@@ -1,6 +1,6 @@
 //! The pair's metrics for Prometheus.
 
-use std::fmt::Error;
+use std::{collections::BTreeMap, fmt::Error};
 
 use gemel_failover::ServerState;
 use prometheus_client::{
@@ -126,9 +126,9 @@ fn counters(views: &[RelationshipView], encoder: &mut DescriptorEncoder<'_>) -> 
             ("received", "accepted", updates.accepted),
         ];
         let fixed = fixed.map(|(direction, result, count)| (direction, result.to_owned(), count));
-        let by_status = |direction, counts: &std::collections::BTreeMap<String, u64>| {
-            let each = counts.iter().map(|(status, count)| (status.clone(), *count));
-            each.map(move |(status, count)| (direction, format!("rejected_{status}"), count))
+        let by_status = |direction, counts: &BTreeMap<&str, u64>| {
+            let each = counts.iter();
+            each.map(move |(status, count)| (direction, format!("rejected_{status}"), *count))
                 .collect::<Vec<_>>()
         };
         for (direction, result, count) in fixed

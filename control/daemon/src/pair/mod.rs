@@ -187,7 +187,9 @@ impl Pair {
 
     /// Tells the partners that this server stops, writes down the state, and ends the threads.
     pub fn stop(self) {
-        self.handle.tell(Instruction::Stop);
+        // This one has to get there; the pair thread takes everything from the queue in each turn.
+        let _ = self.handle.instructions.send(Instruction::Stop);
+        self.handle.bell.ring();
         if self.thread.join().is_err() {
             warn!("the pair thread panicked");
         }

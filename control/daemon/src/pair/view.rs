@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use gemel_failover::{Role, ServerState, Status};
-use gemel_lease::{AbsoluteTime, LeaseTable, PoolId, Responsiveness};
+use gemel_failover::{FlowCounters, ResyncProgress, Role, ServerState, Status, StatusCounts};
+use gemel_lease::{AbsoluteTime, LeaseTable, PoolId, PoolRange, Responsiveness};
 use serde::Serialize;
 
 /// One relationship.
@@ -91,19 +91,29 @@ pub struct UpdatesView {
     /// Leases that the partner has accepted.
     pub acked: u64,
     /// Leases that the partner has rejected, by status.
-    pub rejected_by_partner: BTreeMap<String, u64>,
+    pub rejected_by_partner: BTreeMap<&'static str, u64>,
     /// Leases received.
     pub received: u64,
     /// Of these: accepted.
     pub accepted: u64,
     /// And rejected, by status.
-    pub rejected: BTreeMap<String, u64>,
-    /// Leases that two clients had.
+    pub rejected: BTreeMap<&'static str, u64>,
+    /// Answers of the partner that fit nothing that was sent.
+    pub replies_odd: u64,
+    /// Updates that gave a lease to another client than the one that has it here.
     pub conflicts: u64,
     /// Times that the table was searched because the queue was full.
     pub overflows: u64,
     /// Requests of the partner that were answered in full.
     pub requests_done: u64,
+    /// Prefixes given to the secondary, asked back from it, and taken over in PARTNER-DOWN.
+    pub prefixes_given: u64,
+    /// See above.
+    pub prefixes_reclaimed: u64,
+    /// See above.
+    pub prefixes_taken_over: u64,
+    /// Leases freed in PARTNER-DOWN after the wait.
+    pub freed_after_wait: u64,
     /// The request that is being answered.
     pub resync: Option<ResyncView>,
 }
@@ -167,11 +177,61 @@ pub fn fill(view: &mut RelationshipView, status: &Status) {
     .into_iter()
     .filter_map(|(name, remaining)| Some((name, remaining?.as_secs())))
     .collect();
+    view.updates = updates(&status.flow);
+}
+
+fn updates(flow: &FlowCounters) -> UpdatesView {
+    UpdatesView {
+        unacked: flow.unacked,
+        queued: flow.queued,
+        replies_waiting: flow.replies_waiting,
+        sent: flow.sent,
+        acked: flow.acked,
+        rejected_by_partner: by_status(&flow.rejected_by_partner),
+        received: flow.received,
+        accepted: flow.accepted,
+        rejected: by_status(&flow.rejected),
+        replies_odd: flow.replies_unknown + flow.replies_wrong,
+        conflicts: flow.conflicts,
+        overflows: flow.overflows,
+        requests_done: flow.requests_done,
+        prefixes_given: flow.prefixes_given,
+        prefixes_reclaimed: flow.prefixes_reclaimed,
+        prefixes_taken_over: flow.prefixes_taken_over,
+        freed_after_wait: flow.freed_after_wait,
+        resync: flow.resync.as_ref().map(resync),
+    }
+}
+
+fn resync(progress: &ResyncProgress) -> ResyncView {
+    let percent = progress.stripes_done * 100 / progress.stripes_total.max(1);
+    ResyncView {
+        all: progress.all,
+        percent: u8::try_from(percent).unwrap_or(100),
+        sent: progress.sent,
+        unacked: progress.unacked,
+    }
+}
+
+/// The statuses that have been counted, by the names of RFC 8156 section 5.6.
+fn by_status(counts: &StatusCounts) -> BTreeMap<&'static str, u64> {
+    [
+        ("AddressInUse", counts.address_in_use),
+        ("ConfigurationConflict", counts.configuration_conflict),
+        ("MissingBindingInformation", counts.missing_binding_information),
+        ("OutdatedBindingInformation", counts.outdated_binding_information),
+        ("other", counts.other),
+    ]
+    .into_iter()
+    .filter(|(_, count)| *count > 0)
+    .collect()
 }
 
 /// The balance of a relationship's prefix pools.
 pub fn balance(table: &LeaseTable, pools: &[PoolId], names: &[String]) -> Vec<BalanceView> {
-    let each = pools.iter().filter_map(|pool| {
+    let is_prefixes =
+        |pool: &PoolId| matches!(table.pools().config(*pool).range, PoolRange::Prefixes { .. });
+    let each = pools.iter().filter(|pool| is_prefixes(pool)).filter_map(|pool| {
         let (primary, secondary) = table.prefix_balance(*pool);
         let moving = table.prefixes_moving(*pool);
         let name = names.get(usize::from(pool.0))?.clone();

@@ -3,9 +3,11 @@ use std::{mem, sync::Arc};
 use ServerState as Is;
 use gemel_lease::{LeaseTable, PairPolicy, PoolSet, TableConfig, UpdateBatch};
 use gemel_wire::{
-    Emitter,
+    Emitter, OptionCode,
     failover::{FrameSplitter, Header, StartTls},
 };
+
+use proptest::prelude::*;
 
 use super::*;
 use crate::{Command, Endpoint, Env, Output, StoredState, testing::secs};
@@ -485,4 +487,52 @@ fn acknowledges_the_partners_startup() {
     assert!(solo.status().communications_ok);
     solo.receive(|header, out| state(Is::CommunicationsInterrupted).emit(header, out));
     assert_eq!(solo.status().state, Is::Normal);
+}
+
+/// Options as they might come, some of them of the right length.
+fn options() -> impl Strategy<Value = Vec<(u16, Vec<u8>)>> {
+    let data = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..40),
+        (0_u8..12).prop_map(|octet| vec![octet]),
+        any::<u16>().prop_map(|it| it.to_be_bytes().to_vec()),
+        prop_oneof![0_u32..700, 49_990_u32..50_010, any::<u32>()]
+            .prop_map(|it| it.to_be_bytes().to_vec()),
+    ];
+    prop::collection::vec((prop_oneof![112_u16..137, 1_u16..50], data), 0..8)
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    prop_oneof![Just(Role::Primary), Just(Role::Secondary)]
+}
+
+fn stage() -> impl Strategy<Value = At> {
+    prop_oneof![Just(At::Handshake), Just(At::State), Just(At::Open)]
+}
+
+proptest! {
+    /// Whatever comes in, the endpoint goes on or closes the connection, and a new one works.
+    #[test]
+    fn anything_may_come(
+        role in role(),
+        stage in stage(),
+        messages in prop::collection::vec((20_u8..40, options()), 1..12),
+    ) {
+        let mut solo = Solo::at(role, stage);
+        for (msg_type, options) in messages {
+            solo.receive(|header, out| {
+                header.emit(MessageType(msg_type), out, |out| {
+                    options.iter().for_each(|(code, data)| out.option(OptionCode(*code), data));
+                });
+            });
+            let crate::Status { connected, communications_ok, .. } = solo.status();
+            prop_assert_eq!(connected, solo.closed().is_none());
+            prop_assert!(connected || !communications_ok);
+        }
+        if solo.closed().is_some() {
+            solo.act(Endpoint::disconnected);
+            prop_assert!(solo.endpoint.wants_connection());
+        }
+        solo.act(Endpoint::connected);
+        prop_assert!(solo.status().connected);
+    }
 }

@@ -5,7 +5,10 @@ use ServerState as Is;
 use gemel_lease::Responsiveness;
 
 use super::*;
-use crate::testing::{MCLT, PRIMARY, Pair, SECONDARY, secs};
+use crate::{
+    rules::rules,
+    testing::{ADDRESSES, MCLT, PREFIXES, PRIMARY, Pair, SECONDARY, secs},
+};
 
 /// Numbers that look random (splitmix64).
 struct Dice(u64);
@@ -30,9 +33,8 @@ fn accident(pair: &mut Pair, dice: &mut Dice) -> String {
             "kill"
         }
         2 if on => {
-            pair.kill(who);
-            pair.servers[who].disk = None;
-            "kill, disk lost"
+            pair.wipe(who);
+            "kill, everything lost"
         }
         0..=4 if !on => {
             pair.start(who);
@@ -80,6 +82,20 @@ fn accident(pair: &mut Pair, dice: &mut Dice) -> String {
     format!("{who} {name}")
 }
 
+/// Clients get leases where they are answered; new ones every time, and some of them prefixes.
+fn serve(pair: &mut Pair, client: &mut u32) {
+    for who in [PRIMARY, SECONDARY] {
+        let on = pair.servers[who].endpoint.is_some();
+        if !on || pair.responsiveness(who) != Responsiveness::Responsive {
+            continue;
+        }
+        for pool in [ADDRESSES, ADDRESSES, PREFIXES] {
+            *client += 1;
+            pair.grant(who, pool, *client);
+        }
+    }
+}
+
 /// What holds at any time.
 fn check(pair: &Pair) {
     for who in [PRIMARY, SECONDARY] {
@@ -100,9 +116,11 @@ fn check(pair: &Pair) {
     }
 }
 
+const SEEDS: u64 = 100;
+
 #[test]
 fn the_pair_always_finds_back() {
-    for seed in 0..300 {
+    for seed in 0..SEEDS {
         let mut dice = Dice(seed);
         let mut pair = Pair::new();
         let alone = dice.roll(4);
@@ -113,13 +131,14 @@ fn the_pair_always_finds_back() {
             pair.kill(who);
             pair.start(who);
         }
-        let mut story = Vec::new();
+        let (mut story, mut client) = (Vec::new(), 0);
         for _ in 0..40 {
             story.push(accident(&mut pair, &mut dice));
             let time = [0, 1, 3, 8, 30, u64::from(MCLT)][usize::try_from(dice.roll(6)).unwrap()];
             pair.run(time);
             story.push(format!("{time} s"));
             check(&pair);
+            serve(&mut pair, &mut client);
         }
         pair.join();
         for who in [PRIMARY, SECONDARY] {
@@ -140,6 +159,8 @@ fn the_pair_always_finds_back() {
             assert_eq!(pair.servers[who].disk.as_ref().unwrap().state, Is::Normal);
             assert_eq!(status.partner.unwrap().0, Is::Normal, "seed {seed}");
         }
+        println!("seed {seed}: {client} clients");
+        pair.assert_agreement();
         assert_eq!(pair.responsiveness(PRIMARY), Responsiveness::Responsive);
         assert_eq!(pair.responsiveness(SECONDARY), Responsiveness::RenewResponsive);
     }

@@ -1,5 +1,8 @@
 use ServerState as Is;
-use gemel_lease::Responsiveness::{RenewResponsive, Responsive, Unresponsive};
+use gemel_lease::{
+    PairRules,
+    Responsiveness::{RenewResponsive, Responsive, Unresponsive},
+};
 
 use super::*;
 use crate::testing::{MCLT, PRIMARY, Pair, SECONDARY, secs};
@@ -395,4 +398,11 @@ fn commands_that_do_not_fit() {
     let error = pair.command(SECONDARY, Command::PartnerDown).unwrap_err();
     let text = "not possible in state PARTNER-DOWN: it is there already";
     assert_eq!(error.to_string(), text);
+}
+
+/// The driver has a thread of its own.
+#[test]
+fn an_endpoint_may_go_to_another_thread() {
+    const fn is_send<T: Send>() {}
+    is_send::<Endpoint>();
 }

@@ -110,10 +110,12 @@ mod tests {
         assert_eq!(taken(&mut outbox), b"");
         held.release(4, &mut outbox);
         assert_eq!(taken(&mut outbox), b"bbc");
-        held.release(5, &mut outbox);
         held.send(b"e", &mut outbox);
-        assert_eq!((taken(&mut outbox), held.frames()), (b"de".to_vec(), 0));
-        assert_eq!(outbox.take_sent(), 5);
+        assert_eq!(taken(&mut outbox), b"");
+        held.release(5, &mut outbox);
+        held.send(b"f", &mut outbox);
+        assert_eq!((taken(&mut outbox), held.frames()), (b"def".to_vec(), 0));
+        assert_eq!(outbox.take_sent(), 6);
     }
 
     #[test]

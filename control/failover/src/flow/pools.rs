@@ -88,8 +88,11 @@ impl Flow {
         if self.config.role == Role::Primary {
             self.keep_balance(env);
         }
-        for id in self.keeper.requests.drain(..) {
-            outbox.bare(MessageType::POOLRESP, id, env.now);
+        // The answer says that the balance has been looked at.
+        if !self.keeper.is_put_off {
+            for id in self.keeper.requests.drain(..) {
+                outbox.bare(MessageType::POOLRESP, id, env.now);
+            }
         }
     }
 
@@ -153,6 +156,11 @@ impl Flow {
 
     /// A step in PARTNER-DOWN state.
     fn step(&mut self, since: AbsoluteTime, mclt: u32, env: &mut Env<'_>) {
+        if self.is_settling {
+            // What changes hands now the partner would not hear of in time.
+            self.keeper.step_at = None;
+            return;
+        }
         if self.keeper.step_at.is_some_and(|at| env.now.monotonic < at) {
             return;
         }

@@ -11,6 +11,8 @@ pub(super) struct Queue {
     limit: usize,
     /// What has been begun but belongs into the next message.
     carry: Option<Record>,
+    /// The same, from an earlier call: it may have changed since.
+    stale: Option<Lease>,
     /// Leases that have been taken out or dropped.
     gone: u64,
 }
@@ -20,7 +22,7 @@ pub(super) const LIMIT: usize = 65_536;
 
 impl Queue {
     pub(super) fn new(limit: usize) -> Self {
-        Self { leases: VecDeque::new(), limit, carry: None, gone: 0 }
+        Self { leases: VecDeque::new(), limit, carry: None, stale: None, gone: 0 }
     }
 
     /// False if the queue was full: it is empty now, and the table has to be searched.
@@ -42,14 +44,15 @@ impl Queue {
     pub(super) fn reset(&mut self) {
         self.clear();
         self.carry = None;
+        self.stale = None;
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.leases.is_empty() && self.carry.is_none()
+        self.leases.is_empty() && !self.has_begun()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.leases.len() + usize::from(self.carry.is_some())
+        self.leases.len() + usize::from(self.has_begun())
     }
 
     /// The next update to be sent. Leases of which the partner has heard meanwhile are passed over;
@@ -57,6 +60,9 @@ impl Queue {
     pub(super) fn next(&mut self, table: &LeaseTable, budget: &mut usize) -> Option<Record> {
         if self.carry.is_some() {
             return self.carry.take();
+        }
+        if let Some(record) = self.stale.take().and_then(|lease| table.begin_update(lease, true)) {
+            return Some(record);
         }
         while *budget > 0 {
             let lease = self.leases.pop_front()?;
@@ -74,6 +80,18 @@ impl Queue {
         self.carry = Some(record);
     }
 
+    /// The partner's messages come next: what has been begun may be out of date after that, and must
+    /// then not be sent.
+    pub(super) fn pause(&mut self) {
+        if let Some(record) = self.carry.take() {
+            self.stale = Some(record.binding.lease);
+        }
+    }
+
+    fn has_begun(&self) -> bool {
+        self.carry.is_some() || self.stale.is_some()
+    }
+
     /// A point in the order of leases: all that are in the queue.
     pub(super) fn mark(&self) -> u64 {
         self.gone + self.leases.len() as u64
@@ -81,6 +99,6 @@ impl Queue {
 
     /// Whether all leases before the mark have been taken out and their updates sent.
     pub(super) fn has_passed(&self, mark: u64) -> bool {
-        self.gone >= mark && (self.carry.is_none() || self.gone > mark)
+        self.gone >= mark && (!self.has_begun() || self.gone > mark)
     }
 }

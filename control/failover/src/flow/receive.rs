@@ -45,6 +45,7 @@ impl Flow {
             config: &self.config,
             pools: &self.pools,
             in_doubt: self.in_doubt,
+            forgotten: self.forgotten,
             counters: &mut self.counters,
             later: &mut later,
             env,
@@ -82,6 +83,7 @@ struct Judge<'a, 'b> {
     config: &'a Config,
     pools: &'a Pools,
     in_doubt: bool,
+    forgotten: Option<u32>,
     counters: &'a mut FlowCounters,
     /// Leases of which the partner has to be told something in turn, after the reply.
     later: &'a mut Vec<Lease>,
@@ -157,8 +159,17 @@ impl Judge<'_, '_> {
                 if decision != Decision::Accept {
                     return Verdict::Keep;
                 }
+                if let Some(mclt) = self.forgotten
+                    && let Some(binding) = update::still_active(ours, update, mclt, now)
+                {
+                    decision = Decision::RejectForNow;
+                    return Verdict::Store(binding);
+                }
                 match update::accept(ours, update, role) {
-                    Some(binding) => {
+                    Some(mut binding) => {
+                        if let Some(mclt) = self.forgotten {
+                            update::lengthen(&mut binding, mclt, now);
+                        }
                         is_pending = binding.update_pending;
                         Verdict::Store(binding)
                     }

@@ -1,16 +1,16 @@
 //! What the partner answers (RFC 8156 section 7.7).
 
-use gemel_lease::AbsoluteTime;
+use gemel_lease::{AbsoluteTime, BindingStatus};
 use gemel_wire::{
     StatusCode,
     failover::{Ack, BndReply, FailoverError, FailoverMessage},
 };
 
 use super::{
-    Flow, RESCAN_INTERVAL,
+    Flow, Phase, RESCAN_INTERVAL,
     window::{Answered, Item},
 };
-use crate::Env;
+use crate::{Env, balance, broken::Rule};
 
 impl Flow {
     /// Takes a BNDREPLY.
@@ -109,8 +109,25 @@ impl Flow {
         // Never more than has been told, or than the partner says that it has taken.
         let partner_lifetime =
             echo.and_then(|echo| item.partner_lifetime.map(|sent| sent.min(echo)));
-        env.table.acknowledge(item.lease, item.stamp, partner_lifetime, env.now.wall, env.updates);
         self.counters.acked += 1;
+        if !self.has_to_wait(item, env) {
+            let now = env.now.wall;
+            env.table.acknowledge(item.lease, item.stamp, partner_lifetime, now, env.updates);
+        }
+    }
+
+    /// In PARTNER-DOWN state the consent of a partner that comes back does not free a lease: the
+    /// partner may have extended it and forgotten (section 4.2.2.1). The lease stays pending, and
+    /// the partner hears of it again in NORMAL state.
+    fn has_to_wait(&self, item: Item, env: &Env<'_>) -> bool {
+        use BindingStatus::{Expired, Released, Reset};
+        let Phase::PartnerDown { since, mclt } = self.phase else { return false };
+        matches!(item.status, Expired | Released | Reset)
+            && !self.is_broken(Rule::ReallocationWait)
+            && env
+                .table
+                .binding(item.lease)
+                .is_some_and(|binding| !balance::wait_is_over(&binding, since, mclt, env.now.wall))
     }
 
     /// What the answer does not mention has not been accepted.

@@ -36,6 +36,13 @@ impl Flow {
         env: &mut Env<'_>,
         outbox: &mut Outbox,
     ) -> bool {
+        let more = self.fill_window(all, env, outbox);
+        self.queue.pause();
+        self.own.iter_mut().chain(&mut self.requests).for_each(Walk::pause);
+        more
+    }
+
+    fn fill_window(&mut self, all: bool, env: &mut Env<'_>, outbox: &mut Outbox) -> bool {
         let mut budget = LEASES_PER_POLL;
         loop {
             let Some(source) = self.source(all) else { return false };

@@ -26,7 +26,10 @@ pub(super) struct Walk {
     stripes: Option<usize>,
     /// What is left of the last stripe, in reverse.
     records: Vec<Record>,
+    /// What has been begun but belongs into the next message.
     carry: Option<Record>,
+    /// The same, from an earlier call: it may have changed since.
+    stale: Option<Record>,
     /// Messages without an answer.
     pub(super) unanswered: u64,
     /// Leases sent.
@@ -42,6 +45,7 @@ impl Walk {
             stripes: None,
             records: Vec::new(),
             carry: None,
+            stale: None,
             unanswered: 0,
             sent: 0,
         }
@@ -49,7 +53,10 @@ impl Walk {
 
     /// Whether everything has been sent.
     pub(super) fn is_sent(&self) -> bool {
-        Some(self.stripe) == self.stripes && self.records.is_empty() && self.carry.is_none()
+        Some(self.stripe) == self.stripes
+            && self.records.is_empty()
+            && self.carry.is_none()
+            && self.stale.is_none()
     }
 
     /// Whether everything has been sent and answered.
@@ -67,10 +74,13 @@ impl Walk {
         if self.carry.is_some() {
             return self.carry.take();
         }
+        if let Some(record) = self.stale.take().and_then(|record| self.begin(record, true, table)) {
+            return Some(record);
+        }
         while *budget > 0 {
             if let Some(record) = self.records.pop() {
                 *budget -= 1;
-                if let Some(record) = self.begin(record, table) {
+                if let Some(record) = self.begin(record, false, table) {
                     return Some(record);
                 }
                 continue;
@@ -100,11 +110,20 @@ impl Walk {
         self.carry = Some(record);
     }
 
-    /// The lease as it is now, if it still has to be sent.
-    fn begin(&self, record: Record, table: &LeaseTable) -> Option<Record> {
+    /// The partner's messages come next: what has been begun may be out of date after that, and must
+    /// then not be sent.
+    pub(super) fn pause(&mut self) {
+        if self.carry.is_some() {
+            self.stale = self.carry.take();
+        }
+    }
+
+    /// The lease as it is now, if it still has to be sent. `begun`: this walk has marked it as sent
+    /// already.
+    fn begin(&self, record: Record, begun: bool, table: &LeaseTable) -> Option<Record> {
         let lease = record.binding.lease;
         match self.purpose {
-            Purpose::Unsent => table.begin_update(lease, false),
+            Purpose::Unsent => table.begin_update(lease, begun),
             Purpose::Unacknowledged | Purpose::Request { all: false, .. } => {
                 table.begin_update(lease, true)
             }

@@ -17,6 +17,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use ServerState as Is;
+
 use super::*;
 
 /// What the servers say to each other.
@@ -646,8 +648,8 @@ fn slow_disks() {
 
 #[test]
 fn alone() {
-    check(3, [true, false], false);
-    check(3, [true, true], false);
+    check(2, [true, false], false);
+    check(2, [true, true], false);
 }
 
 /// Beyond what a test may take: `cargo test -p gemel-failover deeper -- --ignored --nocapture`.

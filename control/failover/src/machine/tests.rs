@@ -1,5 +1,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
+use ServerState as Is;
+
 use super::*;
 
 pub(super) const STATES: [ServerState; 10] = [

@@ -342,14 +342,18 @@ fn actual(
 /// partner is to be told (RFC 8156 section 4.4).
 fn begin_lifetimes(binding: &mut Binding, pool: &Pool, terms: &Terms, now: AbsoluteTime) {
     let (preferred, valid) = actual(Some(pool), binding.acked_partner_lifetime, terms, now);
+    let mut end = now.plus(valid);
     if pool.ownership() != Ownership::Sole {
         binding.partner_lifetime = terms.partner_lifetime(valid, now);
         binding.update_pending = true;
+        // The limit may have made this shorter than what the client has. The reply may get lost, and
+        // then the client goes by what it was told before.
+        end = end.max(binding.state_expiration_time);
     }
     binding.preferred_lifetime = preferred;
     binding.valid_lifetime = valid;
     binding.client_last_transaction_time = now;
-    binding.state_expiration_time = now.plus(valid);
+    binding.state_expiration_time = end;
 }
 
 impl LeaseTable {

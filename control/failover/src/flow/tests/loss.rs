@@ -123,7 +123,6 @@ fn run(events: Vec<Event>, skew: u32) {
         pair.advance(61);
         pair.nodes.iter_mut().for_each(Node::sweep);
     }
-    // Leases may go on ending; that is said, but what has been said is agreed.
     pair.run();
     pair.assert_agree();
 }

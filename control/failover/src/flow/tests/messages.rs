@@ -247,6 +247,12 @@ fn rejected_leases_are_sent_again_after_a_minute_only() {
     assert!(pair.primary().renew(prefix));
     pair.run();
     assert_eq!(pair.primary().counters().sent, sent + 1);
+    // In another state this is no reason to wake up.
+    let primary = pair.primary();
+    assert!(primary.flow.next_timeout().is_some());
+    primary.phase = Phase::Answering;
+    primary.poll();
+    assert_eq!(primary.flow.next_timeout(), None);
 }
 
 #[test]
@@ -402,7 +408,9 @@ fn the_queue_overflows_and_nothing_is_lost() {
         }
     }
     pair.run();
-    assert!(pair.primary().counters().overflows >= 10);
+    // After each there is room again.
+    let overflows = pair.primary().counters().overflows;
+    assert!((10..=30).contains(&overflows), "{overflows} overflows");
     pair.assert_agree();
     assert_eq!(pair.secondary().table.len(), 205);
     // And what nobody told of is found, too.

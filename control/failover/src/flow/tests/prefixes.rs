@@ -133,6 +133,50 @@ fn partner_down_waits_before_it_gives_leases_away() {
 }
 
 #[test]
+fn the_consent_of_a_partner_that_forgot_is_not_enough() {
+    let mut pair = Pair::new();
+    let lease = pair.primary().grant(ADDRESSES, 1).unwrap();
+    pair.run();
+    pair.disconnect();
+    partner_down(pair.primary());
+    assert!(pair.primary().release(lease));
+    // The partner has lost its memory, and asks for everything.
+    pair.nodes[1] = Node::new(Role::Secondary);
+    pair.nodes[1].phase = Phase::Quiet;
+    for node in &mut pair.nodes {
+        node.flow.connect(10);
+    }
+    pair.primary().flow.answer_request(true, TransactionId([1, 1, 1]));
+    pair.run();
+    assert_eq!(pair.secondary().done, [(MessageType::UPDDONE, TransactionId([1, 1, 1]))]);
+    assert!(pair.primary().counters().acked > 0);
+    assert_eq!(pair.primary().status(lease), Some(BindingStatus::Released));
+    // When both are back in NORMAL the ordinary rule counts.
+    pair.nodes.iter_mut().for_each(|node| node.phase = Phase::Normal);
+    pair.connect(10);
+    pair.run();
+    assert_eq!(pair.primary().status(lease), Some(BindingStatus::Free));
+    pair.assert_agree();
+}
+
+#[test]
+fn a_request_is_answered_when_the_balance_has_been_looked_at() {
+    let mut pair = Pair::new();
+    // A little is missing.
+    for client in 0..4 {
+        pair.secondary().grant(PREFIXES, client).unwrap();
+    }
+    pair.run();
+    // A search is under way.
+    pair.primary().flow.missed();
+    pair.primary().flow.pool_request(TransactionId([1, 2, 3]));
+    pair.run();
+    assert_eq!(pair.secondary().done, [(MessageType::POOLRESP, TransactionId([1, 2, 3]))]);
+    assert_eq!(pair.primary().table.prefix_balance(PREFIXES).1, 50);
+    pair.assert_agree();
+}
+
+#[test]
 fn partner_down_takes_prefixes_over_when_its_own_are_used_up() {
     for by in 0..2 {
         let mut pair = Pair::new();

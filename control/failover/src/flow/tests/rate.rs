@@ -1,8 +1,15 @@
 //! How many updates two flows exchange per second, in one thread.
 
-use std::time::Instant;
+use std::fs;
 
 use super::*;
+
+/// Time that this thread has had a processor, so that what else the machine does is left out.
+fn processor_time() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux with schedstat");
+    let nanos = stat.split_whitespace().next().and_then(|field| field.parse().ok());
+    Duration::from_nanos(nanos.expect("nanoseconds come first"))
+}
 
 /// Run with `cargo test --release -p gemel-failover rate -- --ignored --nocapture`.
 #[test]
@@ -22,13 +29,13 @@ fn rate_of_updates() {
             for lease in leases {
                 assert!(pair.primary().renew(*lease));
             }
-            let start = Instant::now();
+            let start = processor_time();
             pair.run();
-            spent += start.elapsed();
+            spent += processor_time() - start;
         }
     }
     pair.assert_agree();
     let rate = f64::from(LEASES * ROUNDS) / spent.as_secs_f64();
-    println!("{rate:.0} updates/s for sender and receiver together");
+    println!("{rate:.0} updates/s and core for sender and receiver together");
     assert!(rate > 100_000.0, "{rate} updates/s");
 }

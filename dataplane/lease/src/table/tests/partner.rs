@@ -570,3 +570,16 @@ fn the_partner_is_asked_again_for_what_is_free() {
     assert!(second.stamp > first.stamp && last(&sink) == second);
     assert!(!table.request_update(table.pools().pool(POOL).lease(15), &mut sink));
 }
+
+#[test]
+fn what_was_to_be_said_before_a_lease_was_granted_does_not_come_back() {
+    let table = prefix_pool(Ownership::Secondary);
+    let mut sink = UpdateBatch::default();
+    assert_eq!(table.take_over_prefixes(POOL, 1, T0, &mut sink), 1);
+    let lease = grant(&table, 1, &mut sink);
+    // Nobody has come across the free update when the lease is free again, as the partner says.
+    assert!(store(&table, &told(lease, 1, BindingStatus::Free), &mut sink));
+    assert_eq!(table.status(lease), Some(BindingStatus::Free));
+    assert!(table.begin_update(lease, true).is_none());
+    assert_eq!((pending(&table), pending(&restart(&table, &sink))), (Vec::new(), Vec::new()));
+}

@@ -10,7 +10,7 @@ use super::*;
 
 const THREADS: u32 = 4;
 /// Updates of one worker, and attempts at them.
-const UPDATES: usize = 1_000;
+const UPDATES: usize = 3_000;
 const ROUNDS: u32 = 5_000_000;
 
 struct Random(u32);
@@ -66,6 +66,10 @@ fn partner(table: &LeaseTable, running: &AtomicBool, seed: u32) -> UpdateBatch {
     let kind = if pool.lease(0).prefix_len == 128 { IaKind::Na } else { IaKind::Pd };
     while running.load(Ordering::SeqCst) {
         let lease = pool.lease(random.below(size).into());
+        if random.below(32) == 0 {
+            // Where there are few processors, the workers need them.
+            thread::yield_now();
+        }
         match random.below(10) {
             0..3 => {
                 let Some(sent) = table.begin_update(lease, random.below(2) == 0) else { continue };

@@ -1,0 +1,183 @@
+//! Bindings on their way through whole endpoints.
+
+use ServerState as Is;
+
+use super::*;
+use crate::testing::{ADDRESSES, MCLT, PREFIXES, PRIMARY, Pair, SECONDARY};
+
+#[test]
+fn the_partner_hears_of_leases_and_gets_prefixes() {
+    let mut pair = Pair::normal();
+    // The secondary has asked for its part.
+    assert!(pair.status(PRIMARY).flow.prefixes_given > 0);
+    let (address, prefix) = (pair.grant(PRIMARY, ADDRESSES, 1), pair.grant(SECONDARY, PREFIXES, 2));
+    pair.settle();
+    for lease in [address, prefix] {
+        assert!(pair.view(PRIMARY).contains_key(&lease.unwrap()));
+    }
+    pair.assert_agreement();
+    let status = pair.status(PRIMARY);
+    assert_eq!((status.flow.unacked, status.oldest_unanswered), (0, None));
+}
+
+#[test]
+fn what_happened_apart_is_exchanged() {
+    let mut pair = Pair::normal();
+    pair.cut();
+    pair.run(10);
+    for client in 0..500 {
+        pair.grant(PRIMARY, ADDRESSES, client).unwrap();
+        pair.grant(SECONDARY, ADDRESSES, 1000 + client).unwrap();
+    }
+    pair.join();
+    pair.run(5);
+    pair.expect(Is::Normal, Is::Normal);
+    assert_eq!(pair.view(PRIMARY).len(), 1000);
+    pair.assert_agreement();
+}
+
+#[test]
+fn a_server_that_has_lost_all_gets_all() {
+    for who in [PRIMARY, SECONDARY] {
+        let mut pair = Pair::normal();
+        for client in 0..500 {
+            pair.grant(PRIMARY, ADDRESSES, client).unwrap();
+            pair.grant(SECONDARY, ADDRESSES, 1000 + client).unwrap();
+        }
+        pair.run(5);
+        pair.wipe(who);
+        pair.run(20);
+        pair.grant(1 - who, ADDRESSES, 5000).unwrap();
+        pair.start(who);
+        pair.run(10);
+        assert_eq!(pair.state(who), Is::RecoverWait);
+        assert_eq!(pair.view(who).len(), 1001);
+        assert!(!pair.status(who).memory_lost);
+        pair.run(u64::from(MCLT) + 10);
+        pair.expect(Is::Normal, Is::Normal);
+        pair.assert_agreement();
+    }
+}
+
+/// Neither is a wiped server that was told to serve; it fetches everything when its partner is back.
+#[test]
+fn a_server_that_has_lost_all_and_serves_alone_is_not_forgotten() {
+    let mut pair = Pair::normal();
+    for client in 0..100 {
+        pair.grant(PRIMARY, ADDRESSES, client).unwrap();
+    }
+    pair.run(5);
+    pair.wipe(SECONDARY);
+    pair.kill(PRIMARY);
+    pair.start(SECONDARY);
+    pair.run(10);
+    assert_eq!(pair.state(SECONDARY), Is::Recover);
+    pair.command(SECONDARY, Command::PartnerDown).unwrap();
+    pair.run(10);
+    pair.grant(SECONDARY, ADDRESSES, 1000).unwrap();
+    pair.start(PRIMARY);
+    pair.run(u64::from(MCLT) + 20);
+    pair.expect(Is::Normal, Is::Normal);
+    assert_eq!(pair.view(SECONDARY).len(), 101);
+    pair.assert_agreement();
+}
+
+#[test]
+fn leases_of_partner_down_reach_the_one_that_returns() {
+    let mut pair = Pair::normal();
+    pair.kill(PRIMARY);
+    pair.run(10);
+    pair.command(SECONDARY, Command::PartnerDown).unwrap();
+    pair.run(10);
+    for client in 0..100 {
+        pair.grant(SECONDARY, ADDRESSES, client).unwrap();
+    }
+    pair.start(PRIMARY);
+    pair.run(5);
+    pair.expect(Is::RecoverWait, Is::PartnerDown);
+    assert_eq!(pair.view(PRIMARY).len(), 100);
+    // And what comes while it waits, when it is there again.
+    pair.grant(SECONDARY, ADDRESSES, 777).unwrap();
+    pair.run(u64::from(MCLT));
+    pair.expect(Is::Normal, Is::Normal);
+    assert_eq!(pair.view(PRIMARY).len(), 101);
+    pair.assert_agreement();
+}
+
+#[test]
+fn a_conflict_is_sorted_out() {
+    let mut pair = Pair::normal();
+    for client in 0..50 {
+        pair.grant(PRIMARY, ADDRESSES, client).unwrap();
+    }
+    pair.run(5);
+    pair.cut();
+    pair.run(10);
+    pair.command(PRIMARY, Command::PartnerDown).unwrap();
+    pair.command(SECONDARY, Command::PartnerDown).unwrap();
+    pair.run(2 * u64::from(MCLT));
+    // Both use up all prefixes, also those of the other.
+    let mut twice = 0;
+    for client in 0..256 {
+        let first = pair.grant(PRIMARY, PREFIXES, client);
+        pair.run(1);
+        let second = pair.grant(SECONDARY, PREFIXES, 1000 + client);
+        twice += usize::from(first.is_some() && second.is_some());
+    }
+    assert!(twice > 200, "{twice}");
+    pair.join();
+    pair.run(10);
+    pair.expect(Is::Normal, Is::Normal);
+    assert!(pair.status(PRIMARY).flow.conflicts > 0);
+    pair.run(200);
+    pair.assert_agreement();
+}
+
+/// Section 8.8.2: a partner that is there and does not answer.
+#[test]
+fn a_partner_that_does_not_answer_is_left() {
+    let mut pair = Pair::normal();
+    pair.clear_logs();
+    pair.servers[SECONDARY].disk_is_slow = true;
+    pair.grant(PRIMARY, ADDRESSES, 1).unwrap();
+    pair.run(25);
+    assert!(pair.status(PRIMARY).oldest_unanswered.unwrap() >= Duration::from_secs(25));
+    pair.expect(Is::Normal, Is::Normal);
+    pair.run(10);
+    assert!(pair.said(PRIMARY, "a BNDUPD is not answered"));
+    pair.servers[SECONDARY].disk_is_slow = false;
+    pair.run(10);
+    pair.expect(Is::Normal, Is::Normal);
+    pair.assert_agreement();
+}
+
+#[test]
+fn updates_that_are_not_stored_are_not_acknowledged() {
+    let mut pair = Pair::normal();
+    pair.servers[SECONDARY].store_fails = true;
+    pair.grant(PRIMARY, ADDRESSES, 1).unwrap();
+    pair.settle();
+    assert!(pair.said(SECONDARY, "binding updates could not be stored"));
+    assert_eq!(pair.state(SECONDARY), Is::CommunicationsInterrupted);
+    assert_eq!(pair.servers[PRIMARY].table.pending_updates(|_| true), 1);
+    pair.servers[SECONDARY].store_fails = false;
+    pair.run(10);
+    pair.expect(Is::Normal, Is::Normal);
+    pair.assert_agreement();
+}
+
+#[test]
+fn resync_brings_everything_once_more() {
+    let mut pair = Pair::normal();
+    for client in 0..100 {
+        pair.grant(PRIMARY, ADDRESSES, client).unwrap();
+    }
+    pair.run(5);
+    let received = pair.status(SECONDARY).flow.received;
+    pair.command(SECONDARY, Command::Resync).unwrap();
+    pair.run(1);
+    assert!(pair.status(SECONDARY).flow.received >= received + 100);
+    assert!(!pair.status(SECONDARY).updates_requested);
+    pair.expect(Is::Normal, Is::Normal);
+    pair.assert_agreement();
+}

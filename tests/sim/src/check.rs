@@ -1,0 +1,231 @@
+//! What must never happen, watched from outside of the servers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use gemel_lease::{AbsoluteTime, Lease};
+
+use crate::clock::{Micros, display};
+
+/// What has been found wrong.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Violation {
+    /// When.
+    pub at: Micros,
+    /// The rule.
+    pub rule: Rule,
+    /// How.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", display(self.at).trim_start(), self.rule, self.what)
+    }
+}
+
+/// The rules that are checked.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Rule {
+    /// No lease is valid at two clients at once.
+    OneHolder,
+    /// The fundamental relationship of section 4.4.
+    Mclt,
+    /// A client keeps the lease that a server which hears it knows of.
+    Continuity,
+    /// Both servers agree when all is well again.
+    Agreement,
+    /// Both servers come back to NORMAL when all is well again.
+    Recovery,
+    /// BNDREPLY and STATE tell what is on stable storage (sections 6.3 and 7.5.2).
+    Durability,
+    /// Who may answer what in which state (section 8).
+    Responsiveness,
+    /// New leases come from the server's own part (section 4.2).
+    Ownership,
+    /// A server serves beside one in PARTNER-DOWN state, and nobody has been careless (section
+    /// 8.4).
+    Exclusion,
+    /// The program gave up.
+    Panic,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OneHolder => "two clients hold one lease",
+            Self::Mclt => "beyond the MCLT",
+            Self::Continuity => "a client lost its lease",
+            Self::Agreement => "the servers disagree",
+            Self::Recovery => "no way back to NORMAL",
+            Self::Durability => "told before it was stored",
+            Self::Responsiveness => "answered against the state",
+            Self::Ownership => "not this server's to give",
+            Self::Exclusion => "serves beside a partner in PARTNER-DOWN",
+            Self::Panic => "panic",
+        })
+    }
+}
+
+/// Whose a lease is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Owner {
+    pub(crate) client: usize,
+    pub(crate) iaid: u32,
+}
+
+impl Owner {
+    /// The client that has this DUID, if it is one of ours.
+    pub(crate) fn from_duid(duid: &[u8], iaid: u32) -> Option<Self> {
+        let [0, 3, 0, 1, 2, 0, 0, 1, n0, n1] = duid else { return None };
+        Some(Self { client: usize::from(u16::from_be_bytes([*n0, *n1])), iaid })
+    }
+}
+
+/// A client's right to a lease.
+#[derive(Clone, Copy, Debug)]
+struct Holding {
+    client: usize,
+    until: Micros,
+}
+
+/// What the checkers remember.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    holdings: BTreeMap<Lease, Vec<Holding>>,
+    /// By server: the partner lifetime that the partner has acknowledged, as BNDREPLYs that arrived
+    /// say, and BNDUPDs with an expiration-time.
+    acked: [BTreeMap<Lease, (Owner, AbsoluteTime)>; 2],
+    /// By server: until when it knows, on stable storage, that a client has a lease.
+    known: [BTreeMap<Lease, (Owner, AbsoluteTime)>; 2],
+    /// Why nothing can be promised to the clients any more.
+    pub(crate) loose: Option<&'static str>,
+}
+
+impl Checks {
+    /// A client has been given a lease; who else has it for longer than `slack` from now.
+    pub(crate) fn hold(
+        &mut self,
+        client: usize,
+        lease: Lease,
+        until: Micros,
+        now: Micros,
+        slack: Micros,
+    ) -> Option<usize> {
+        let holdings = self.holdings.entry(lease).or_default();
+        holdings.retain(|it| it.client != client && it.until > now);
+        holdings.push(Holding { client, until });
+        if until <= now + slack {
+            return None;
+        }
+        let other = |it: &&Holding| it.client != client && it.until > now + slack;
+        holdings.iter().find(other).map(|it| it.client)
+    }
+
+    /// A client does not use the lease any more.
+    pub(crate) fn let_go(&mut self, client: usize, lease: Lease) {
+        if let Some(holdings) = self.holdings.get_mut(&lease) {
+            holdings.retain(|it| it.client != client);
+        }
+    }
+
+    /// A client's right to a lease, in virtual time.
+    pub(crate) fn held_until(&self, client: usize, lease: Lease) -> Option<Micros> {
+        let holdings = self.holdings.get(&lease)?;
+        holdings.iter().find(|it| it.client == client).map(|it| it.until)
+    }
+
+    /// The partner has acknowledged a lifetime to this server.
+    pub(crate) fn acknowledged(
+        &mut self,
+        node: usize,
+        lease: Lease,
+        owner: Owner,
+        lifetime: AbsoluteTime,
+    ) {
+        let entry = self.acked[node].entry(lease).or_insert((owner, lifetime));
+        *entry = if entry.0 == owner { (owner, entry.1.max(lifetime)) } else { (owner, lifetime) };
+    }
+
+    /// Both servers agree that a lease has ended: what was acknowledged of it counts no more.
+    pub(crate) fn ended(&mut self, node: usize, lease: Lease) {
+        self.acked[node].remove(&lease);
+    }
+
+    /// What the partner has acknowledged to this server.
+    pub(crate) fn acked(&self, node: usize, lease: Lease, owner: Owner) -> AbsoluteTime {
+        self.acked[node]
+            .get(&lease)
+            .filter(|(of, _)| *of == owner)
+            .map_or(AbsoluteTime::ZERO, |(_, lifetime)| *lifetime)
+    }
+
+    /// The server has it on stable storage that the client has the lease until then.
+    pub(crate) fn knows(&mut self, node: usize, lease: Lease, owner: Owner, until: AbsoluteTime) {
+        self.known[node].insert(lease, (owner, until));
+    }
+
+    /// The server has heard that the client does not have the lease any more.
+    pub(crate) fn unknown(&mut self, node: usize, lease: Lease, owner: Owner) {
+        if self.known[node].get(&lease).is_some_and(|(of, _)| *of == owner) {
+            self.known[node].remove(&lease);
+        }
+    }
+
+    /// Both servers agree that a lease has ended: unless a client still has it, which would be
+    /// wrong, the server knows nothing of it any more.
+    pub(crate) fn known_ended(&mut self, node: usize, lease: Lease, now: Micros) {
+        if let Some((owner, _)) = self.known[node].get(&lease)
+            && self.held_until(owner.client, lease).is_none_or(|until| until <= now)
+        {
+            self.known[node].remove(&lease);
+        }
+    }
+
+    /// Until when the server knows of the client's lease.
+    pub(crate) fn known(&self, node: usize, lease: Lease, owner: Owner) -> AbsoluteTime {
+        self.known[node]
+            .get(&lease)
+            .filter(|(of, _)| *of == owner)
+            .map_or(AbsoluteTime::ZERO, |(_, until)| *until)
+    }
+
+    /// The server's disk is lost.
+    pub(crate) fn forget(&mut self, node: usize) {
+        self.known[node].clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_holders_are_noticed() {
+        let mut checks = Checks::default();
+        let lease = Lease::address(5.into());
+        assert_eq!(checks.hold(1, lease, 100, 0, 2), None);
+        assert_eq!(checks.hold(1, lease, 110, 0, 2), None, "extended");
+        assert_eq!(checks.hold(2, lease, 200, 108, 2), None, "about to end");
+        assert_eq!(checks.hold(3, lease, 200, 108, 2), Some(2));
+        checks.let_go(2, lease);
+        checks.let_go(3, lease);
+        assert_eq!(checks.hold(4, lease, 300, 109, 0), Some(1));
+        assert_eq!(checks.held_until(4, lease), Some(300));
+    }
+
+    #[test]
+    fn another_client_begins_anew() {
+        let mut checks = Checks::default();
+        let lease = Lease::address(5.into());
+        let owner = |client| Owner { client, iaid: 1 };
+        checks.acknowledged(0, lease, owner(1), AbsoluteTime(50));
+        checks.acknowledged(0, lease, owner(1), AbsoluteTime(40));
+        assert_eq!(checks.acked(0, lease, owner(1)), AbsoluteTime(50));
+        assert_eq!(checks.acked(1, lease, owner(1)), AbsoluteTime::ZERO);
+        checks.acknowledged(0, lease, owner(2), AbsoluteTime(45));
+        assert_eq!(checks.acked(0, lease, owner(1)), AbsoluteTime::ZERO);
+        checks.ended(0, lease);
+        assert_eq!(checks.acked(0, lease, owner(2)), AbsoluteTime::ZERO);
+    }
+}

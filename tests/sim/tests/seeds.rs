@@ -1,0 +1,44 @@
+//! Random runs: the same seed is the same run, a few of them pass, and what is broken on purpose is
+//! found.
+
+use gemel_sim::{Break, Trace, run_seed, run_seeds};
+
+#[test]
+fn a_seed_decides_everything() {
+    for seed in [1, 2, 3, 50] {
+        let [one, other] = [Trace::Off, Trace::Last(1)].map(|trace| run_seed(seed, None, trace));
+        assert_eq!(one.fingerprint, other.fingerprint, "seed {seed}");
+        assert_eq!(one.violation, other.violation, "seed {seed}");
+    }
+    let fingerprint = |seed| run_seed(seed, None, Trace::Off).fingerprint;
+    assert_ne!(fingerprint(1), fingerprint(2));
+}
+
+#[test]
+fn some_seeds_pass() {
+    let summary = run_seeds(1, SEEDS, None, 2, |_| {});
+    assert_eq!((summary.passed, summary.failures), (SEEDS, Vec::new()));
+    assert!(summary.stats.kept > 100 && summary.stats.normal > SEEDS, "{:?}", summary.stats);
+}
+
+/// Few: these run in a debug build. `cargo xtask sim` runs many.
+const SEEDS: u64 = 40;
+
+/// Within how many seeds each broken rule is found.
+const BROKEN_SEEDS_MAX: u64 = 60;
+
+#[test]
+fn a_broken_rule_is_found() {
+    for rule in Break::ALL {
+        let mut found = None;
+        for first in (1..=BROKEN_SEEDS_MAX).step_by(4) {
+            let summary = run_seeds(first, 4, Some(rule), 2, |_| {});
+            found = summary.failures.into_iter().next();
+            if found.is_some() {
+                break;
+            }
+        }
+        let found = found.unwrap_or_else(|| panic!("{} is not noticed", rule.as_str()));
+        println!("{}: {found:?}", rule.as_str());
+    }
+}

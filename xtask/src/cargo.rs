@@ -10,7 +10,18 @@ pub(crate) fn cargo() -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.current_dir(root());
+    // What `cargo run` says of this program is not so of what is built next. A build script that
+    // looks at it, such as ring's, would run again each time, and everything above it be built anew.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(tells_of_this_program) {
+            command.env_remove(name);
+        }
+    }
     command
+}
+
+fn tells_of_this_program(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| variable.starts_with(prefix))
 }
 
 /// The root of the workspace.
@@ -50,4 +61,22 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 pub(crate) fn build_binaries() -> Result<PathBuf> {
     check(cargo().args(["build", "--release", "--package", "gemel", "--package", "gemel-bench"]))?;
     Ok(target_dir()?.join("release"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_does_not_see_which_program_started_it() {
+        assert!(tells_of_this_program("CARGO_PKG_NAME"));
+        assert!(tells_of_this_program("CARGO_MANIFEST_DIR"));
+        for kept in ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_NET_OFFLINE", "PATH"] {
+            assert!(!tells_of_this_program(kept), "{kept}");
+        }
+        let removed = cargo();
+        let removed: Vec<_> = removed.get_envs().filter(|(_, value)| value.is_none()).collect();
+        // Under cargo, which runs this test, there are some.
+        assert!(removed.iter().any(|(name, _)| *name == "CARGO_PKG_NAME"), "{removed:?}");
+    }
 }

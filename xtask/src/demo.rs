@@ -207,16 +207,22 @@ impl Demo {
         wait::until("the primary to be killed", NOTICE, || {
             Ok((!primary.process().is_running()?).then_some(()))
         })?;
-        let count = |pair: &Pair| anyhow::Ok(pair.server(Role::Secondary).leases()?.len());
-        let before = count(&self.pair)?;
-        wait::until("the standby to give leases", NOTICE, || {
-            Ok((count(&self.pair)? >= before + MEANWHILE).then_some(()))
+        let standby = |pair: &Pair| pair.server(Role::Secondary).leases();
+        let before = standby(&self.pair)?.len();
+        let to_learn = wait::until("the standby to give leases", NOTICE, || {
+            let leases = standby(&self.pair)?;
+            Ok((leases.len() >= before + MEANWHILE).then_some(leases))
         })?;
         say("starting the primary again while the load goes on");
         let started = Instant::now();
         self.pair.server_mut(Role::Primary).restart()?;
         let restart = started.elapsed();
         self.pair.wait_normal()?;
+        wait::until("the primary to know what the standby gave", NOTICE, || {
+            let known = self.pair.server(Role::Primary).leases()?;
+            let is_known = |lease| known.binary_search(lease).is_ok();
+            Ok(to_learn.iter().all(is_known).then_some(()))
+        })?;
         let resync = started.elapsed();
         let summary = load.finish(bench)?;
         show_events(&summary);
@@ -376,7 +382,10 @@ impl Shown {
             ),
             (
                 "primary started again",
-                format!("serving after {:.2?}, NORMAL after {:.2?}", killed.restart, killed.resync),
+                format!(
+                    "serving after {:.2?}, knows what it missed after {:.2?}",
+                    killed.restart, killed.resync
+                ),
             ),
             (
                 "bindings",

@@ -21,7 +21,7 @@ mod window;
 
 use std::{collections::VecDeque, time::Duration};
 
-use gemel_lease::{AbsoluteTime, PoolId, Record, RecordIter};
+use gemel_lease::{AbsoluteTime, Lease, PoolId, Record, RecordIter};
 use gemel_wire::{MessageType, TransactionId, failover::FRAME_LEN_MAX};
 
 use crate::{Config, Env, Now, broken::Rule, outbox::Outbox};
@@ -178,12 +178,12 @@ impl Flow {
         }
         // These octets were never anywhere but in memory.
         for record in RecordIter::new(updates).filter_map(Result::ok) {
-            let Record { binding, .. } = record;
+            let Record { binding, stamp } = record;
             let is_ours = |id| self.pools.contains(id);
             if binding.update_pending
                 && env.table.pools().find(binding.lease, binding.kind).is_some_and(is_ours)
             {
-                self.enqueue(binding.lease);
+                self.enqueue(binding.lease, stamp);
             }
         }
     }
@@ -323,9 +323,9 @@ impl Flow {
         self.config.broken == Some(rule)
     }
 
-    /// Has a lease sent soon.
-    fn enqueue(&mut self, lease: gemel_lease::Lease) {
-        if self.is_flowing && !self.queue.push(lease) {
+    /// Has a lease sent soon, as its changes up to `stamp` have made it.
+    fn enqueue(&mut self, lease: Lease, stamp: u64) {
+        if self.is_flowing && !self.queue.push(lease, stamp) {
             self.counters.overflows += 1;
             // What was in the queue is in the table, and so is this one.
             self.walk(Purpose::Unsent);

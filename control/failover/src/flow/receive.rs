@@ -71,8 +71,10 @@ impl Flow {
             self.held.changed(env.sequence);
         }
         self.held.send(&self.scratch[..len], outbox);
+        // It has changed in the open batch, for which all that is sent from here on waits.
+        let stamp = env.table.stamp();
         for lease in later {
-            self.enqueue(lease);
+            self.enqueue(lease, stamp);
         }
         Ok(())
     }
@@ -173,7 +175,11 @@ impl Judge<'_, '_> {
                         is_pending = binding.update_pending;
                         Verdict::Store(binding)
                     }
-                    None if self.in_doubt => Verdict::Store(ours.clone()),
+                    None if self.in_doubt => {
+                        // Under a new stamp.
+                        is_pending = ours.update_pending;
+                        Verdict::Store(ours.clone())
+                    }
                     None => Verdict::Keep,
                 }
             },

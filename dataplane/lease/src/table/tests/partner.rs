@@ -3,7 +3,7 @@
 use super::*;
 
 const MCLT: u32 = 10;
-const LIMITED: Terms = Terms { preferred_lifetime: 60, valid_lifetime: 100, mclt: Some(MCLT) };
+const LIMITED: Terms = Terms { mclt: Some(MCLT), ..Terms::unlimited(60, 100) };
 const POOL: PoolId = PoolId(0);
 
 fn all(_: PoolId) -> bool {

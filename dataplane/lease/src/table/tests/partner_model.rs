@@ -217,7 +217,7 @@ fn stamp_of(sink: &UpdateBatch, lease: Lease) -> u64 {
 }
 
 fn terms(valid: u32) -> Terms {
-    Terms { preferred_lifetime: valid / 2, valid_lifetime: valid, mclt: Some(MCLT) }
+    Terms { mclt: Some(MCLT), ..Terms::unlimited(valid / 2, valid) }
 }
 
 /// An active lease whose lifetimes begin now.

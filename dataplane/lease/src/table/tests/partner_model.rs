@@ -271,7 +271,10 @@ impl Run<'_> {
                     let given = (binding.preferred_lifetime, binding.valid_lifetime);
                     prop_assert_eq!(given, offered);
                     let stamp = stamp_of(&self.sink, lease);
+                    // A shorter lifetime does not end a longer one.
+                    let before = held.end;
                     *held = active(client, valid, held.acked, held.acked, now.0, stamp);
+                    held.end = held.end.max(before);
                 }
             }
             Step::Release { client, which } => {

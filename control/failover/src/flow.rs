@@ -93,6 +93,8 @@ pub(crate) struct Flow {
     keeper: Keeper,
     /// This server has lost its memory, and kept to this MCLT before; see [`Flow::forget`].
     forgotten: Option<u32>,
+    /// The partner has told of names, on this connection.
+    has_names: bool,
     /// A batch was lost: what is in the table need not be in the store.
     in_doubt: bool,
     counters: FlowCounters,
@@ -140,6 +142,7 @@ impl Flow {
             blocked_until: None,
             keeper: Keeper::default(),
             forgotten: None,
+            has_names: false,
             in_doubt: false,
             counters: FlowCounters::default(),
             group: Vec::new(),
@@ -152,6 +155,7 @@ impl Flow {
         self.disconnect();
         let limit = usize::try_from(max_unacked).unwrap_or(WINDOW_MAX).clamp(1, WINDOW_MAX);
         self.window.reset(limit);
+        self.has_names = false;
         self.is_connected = true;
     }
 

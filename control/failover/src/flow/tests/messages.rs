@@ -524,3 +524,20 @@ fn a_broken_server_accepts_everything() {
     pair.secondary().receive(frames(&octets).next().unwrap());
     assert_eq!(pair.secondary().status(lease), Some(BindingStatus::Free));
 }
+
+/// Section 9.
+#[test]
+fn names_are_noticed_once_for_each_connection() {
+    let mut pair = Pair::new();
+    let bindings = bindings(&mut pair, 1);
+    let plain = update_of(&bindings, |_, _| {});
+    let named = update_of(&bindings, |_, lease| lease.state.client_fqdn = Some(b"\x01\x01a\0"));
+    pair.secondary().receive(&plain[2..]);
+    assert!(!pair.secondary().flow.has_names);
+    pair.secondary().receive(&named[2..]);
+    assert!(pair.secondary().flow.has_names);
+    // Such an update is taken all the same.
+    assert_eq!(pair.secondary().counters().accepted, 2);
+    pair.connect(10);
+    assert!(!pair.secondary().flow.has_names);
+}

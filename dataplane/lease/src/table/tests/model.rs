@@ -220,7 +220,7 @@ fn run(table: &LeaseTable, steps: &[Step], sink: &mut UpdateBatch) -> Result<Mod
                 if extended {
                     held.status = BindingStatus::Active;
                     // In a pair a shorter lifetime does not end a longer one.
-                    let before = if is_sole(&table, *lease) { 0 } else { held.end };
+                    let before = if is_sole(table, *lease) { 0 } else { held.end };
                     held.end = now.plus(valid).0.max(before);
                 }
             }

@@ -130,7 +130,7 @@ pub struct Patience {
     /// When a message without an answer is given up.
     pub timeout: u64,
     /// When it is sent again for the first time; the wait doubles each time, up to
-    /// [`RETRANSMIT_MAX`] times this one (RFC 8415 section 15). Without it, nothing is sent again.
+    /// 30 times this one (RFC 8415 section 15). Without it, nothing is sent again.
     pub retransmit: Option<u64>,
     /// When a client whose message names a server turns to any server: from RENEW to REBIND (as at
     /// T2, RFC 8415 section 18.2.5), from REQUEST to a new SOLICIT (section 18.2.2).

@@ -21,7 +21,7 @@ mod window;
 
 use std::{collections::VecDeque, time::Duration};
 
-use gemel_lease::{AbsoluteTime, PoolId, Record, RecordIter};
+use gemel_lease::{AbsoluteTime, Lease, PoolId, Record, RecordIter};
 use gemel_wire::{MessageType, TransactionId, failover::FRAME_LEN_MAX};
 
 use crate::{Config, Env, Now, broken::Rule, outbox::Outbox};
@@ -93,6 +93,8 @@ pub(crate) struct Flow {
     keeper: Keeper,
     /// This server has lost its memory, and kept to this MCLT before; see [`Flow::forget`].
     forgotten: Option<u32>,
+    /// The partner has told of names, on this connection.
+    has_names: bool,
     /// A batch was lost: what is in the table need not be in the store.
     in_doubt: bool,
     counters: FlowCounters,
@@ -140,6 +142,7 @@ impl Flow {
             blocked_until: None,
             keeper: Keeper::default(),
             forgotten: None,
+            has_names: false,
             in_doubt: false,
             counters: FlowCounters::default(),
             group: Vec::new(),
@@ -152,6 +155,7 @@ impl Flow {
         self.disconnect();
         let limit = usize::try_from(max_unacked).unwrap_or(WINDOW_MAX).clamp(1, WINDOW_MAX);
         self.window.reset(limit);
+        self.has_names = false;
         self.is_connected = true;
     }
 
@@ -178,12 +182,12 @@ impl Flow {
         }
         // These octets were never anywhere but in memory.
         for record in RecordIter::new(updates).filter_map(Result::ok) {
-            let Record { binding, .. } = record;
+            let Record { binding, stamp } = record;
             let is_ours = |id| self.pools.contains(id);
             if binding.update_pending
                 && env.table.pools().find(binding.lease, binding.kind).is_some_and(is_ours)
             {
-                self.enqueue(binding.lease);
+                self.enqueue(binding.lease, stamp);
             }
         }
     }
@@ -323,9 +327,9 @@ impl Flow {
         self.config.broken == Some(rule)
     }
 
-    /// Has a lease sent soon.
-    fn enqueue(&mut self, lease: gemel_lease::Lease) {
-        if self.is_flowing && !self.queue.push(lease) {
+    /// Has a lease sent soon, as its changes up to `stamp` have made it.
+    fn enqueue(&mut self, lease: Lease, stamp: u64) {
+        if self.is_flowing && !self.queue.push(lease, stamp) {
             self.counters.overflows += 1;
             // What was in the queue is in the table, and so is this one.
             self.walk(Purpose::Unsent);

@@ -135,7 +135,7 @@ impl Pair {
         let now = self.now(who).wall;
         let server = &self.servers[who];
         let mclt = server.policy.load().mclt;
-        let terms = Terms { preferred_lifetime: 5_000, valid_lifetime: 10_000, mclt };
+        let terms = Terms { mclt, ..Terms::unlimited(5_000, 10_000) };
         let mut duid = [0, 3, 0, 1, 2, 0, 0, 0, 0, 0];
         duid[6..].copy_from_slice(&client.to_be_bytes());
         let kind = if pool == PREFIXES { IaKind::Pd } else { IaKind::Na };

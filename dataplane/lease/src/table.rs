@@ -68,6 +68,9 @@ pub struct Terms {
     pub preferred_lifetime: u32,
     /// Valid lifetime.
     pub valid_lifetime: u32,
+    /// T1, if it is configured: when the client is expected back, unless that is sooner than after
+    /// half of the valid lifetime.
+    pub t1: Option<u32>,
     /// The Maximum Client Lead Time in seconds, where it limits the lifetimes (RFC 8156 section
     /// 4.4): `None` without a partner and in PARTNER-DOWN state.
     pub mclt: Option<u32>,
@@ -77,7 +80,7 @@ impl Terms {
     /// Terms that nothing limits.
     #[must_use]
     pub const fn unlimited(preferred_lifetime: u32, valid_lifetime: u32) -> Self {
-        Self { preferred_lifetime, valid_lifetime, mclt: None }
+        Self { preferred_lifetime, valid_lifetime, t1: None, mclt: None }
     }
 
     /// The preferred and valid lifetime that a client gets now: the valid lifetime ends at most
@@ -96,7 +99,8 @@ impl Terms {
     /// the next time nothing limits it.
     #[must_use]
     pub fn partner_lifetime(&self, valid_lifetime: u32, now: AbsoluteTime) -> AbsoluteTime {
-        now.plus((valid_lifetime / 2).saturating_add(self.valid_lifetime))
+        let t1 = self.t1.unwrap_or(0).min(valid_lifetime).max(valid_lifetime / 2);
+        now.plus(t1.saturating_add(self.valid_lifetime))
     }
 }
 

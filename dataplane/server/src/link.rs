@@ -103,7 +103,10 @@ impl Link {
                 .map(|option| link_option(&config.name, option))
                 .collect::<Result<_, _>>()?,
             on_link: config.on_link.into(),
-            terms: Terms::unlimited(config.preferred_lifetime, config.valid_lifetime),
+            terms: Terms {
+                t1: config.t1,
+                ..Terms::unlimited(config.preferred_lifetime, config.valid_lifetime)
+            },
             t1: config.t1,
             t2: config.t2,
             rapid_commit: config.rapid_commit,

@@ -222,6 +222,24 @@ fn the_first_lease_lasts_the_mclt_and_the_next_the_full_time() {
     assert_eq!(half.lab.send(&other).ia(NA, 1).leases[0].2, 4000);
 }
 
+/// A client that comes back later than after half of the lifetime is reckoned with.
+#[test]
+fn with_a_late_t1_the_full_time_is_given_again() {
+    let mut half = Half::with(Ownership::Primary, |link| {
+        (link.t1, link.t2) = (Some(2900), Some(3000));
+    });
+    let lease = half.lab.send(&message(MessageType::REQUEST, &[])).lease(NA, 1);
+    // A short lease: T1 does not fit, half of it does.
+    assert_eq!(half.lab.binding(lease).unwrap().partner_lifetime, half.lab.now.plus(600 + 4000));
+    for wait in [300, 2900, 2900] {
+        half.agree();
+        half.lab.now = half.lab.now.plus(wait);
+        let answer = half.lab.send(&message(MessageType::RENEW, &[lease]));
+        assert_eq!(answer.ia(NA, 1).leases, [(lease, 3000, 4000)]);
+        assert_eq!(answer.ia(NA, 1).t1, 2900);
+    }
+}
+
 #[test]
 fn a_lease_that_the_partner_gave_is_extended() {
     // An address and a prefix that this server would not give to anybody.

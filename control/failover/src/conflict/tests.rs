@@ -351,3 +351,23 @@ proptest! {
         prop_assert_eq!(a.valid_lifetime, b.valid_lifetime);
     }
 }
+
+/// A client has declined the lease at one server, and the other has given it to it again.
+#[test]
+fn the_end_of_a_quarantine_does_not_concern_who_was_heard_since() {
+    let reset = version(BindingStatus::Reset, 1, -10, 0);
+    // The quarantine ended after the client was last heard; what counts is when that was.
+    let reset = Binding { client_last_transaction_time: at(-100), ..reset };
+    let active = version(BindingStatus::Active, 1, -50, 100);
+    for role in [Role::Primary, Role::Secondary] {
+        assert_eq!(judge(&active, &reset, role), OUTDATED);
+        assert_eq!(judge(&reset, &active, role), Decision::Accept);
+        // Not if the lease is over, nor if the client has said nothing since.
+        let over = version(BindingStatus::Active, 1, -50, -1);
+        assert_eq!(judge(&over, &reset, role), Decision::Accept);
+        assert_eq!(judge(&reset, &over, role), OUTDATED);
+        let before = version(BindingStatus::Active, 1, -200, 100);
+        assert_eq!(judge(&before, &reset, role), Decision::Accept);
+        assert_eq!(judge(&reset, &before, role), OUTDATED);
+    }
+}

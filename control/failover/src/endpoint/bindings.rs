@@ -282,3 +282,29 @@ fn a_lowered_mclt_does_not_shorten_the_wait() {
     use_up(&mut pair, PRIMARY);
     assert!(pair.status(PRIMARY).flow.prefixes_taken_over > 0);
 }
+
+/// Section 8.4.2 would have PARTNER-DOWN end at once.
+#[test]
+fn partner_down_ends_when_the_partner_knows_what_was_taken_over() {
+    let mut pair = Pair::normal();
+    pair.kill(PRIMARY);
+    pair.run(10);
+    pair.command(SECONDARY, Command::PartnerDown).unwrap();
+    pair.run(u64::from(MCLT) + 20);
+    pair.wipe(PRIMARY);
+    pair.start(PRIMARY);
+    pair.run(10);
+    pair.expect(Is::RecoverWait, Is::PartnerDown);
+    use_up(&mut pair, SECONDARY);
+    pair.run(5);
+    assert!(pair.status(SECONDARY).flow.prefixes_taken_over > 0);
+    pair.clear_logs();
+    pair.servers[PRIMARY].store_fails = true;
+    pair.run(u64::from(MCLT) + 20);
+    pair.expect(Is::RecoverDone, Is::PartnerDown);
+    assert_eq!(pair.path(SECONDARY), []);
+    pair.servers[PRIMARY].store_fails = false;
+    pair.run(20);
+    pair.expect(Is::Normal, Is::Normal);
+    pair.assert_agreement();
+}

@@ -117,8 +117,9 @@ impl Flow {
             // There may be more to move.
             self.keeper.is_put_off = true;
         }
+        let stamp = env.table.stamp();
         for lease in moved.drain(..) {
-            self.enqueue(lease);
+            self.enqueue(lease, stamp);
             self.keeper.moving = Some(Moving::Queue(self.queue.mark()));
         }
         self.keeper.moved = moved;

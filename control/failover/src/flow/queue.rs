@@ -7,14 +7,27 @@ use gemel_lease::{Lease, LeaseTable, Record};
 /// A bounded queue; what it cannot take is found again by a search through the table.
 #[derive(Debug)]
 pub(super) struct Queue {
-    leases: VecDeque<Lease>,
+    leases: VecDeque<Waiting>,
     limit: usize,
     /// What has been begun but belongs into the next message.
     carry: Option<Record>,
     /// The same, from an earlier call: it may have changed since.
-    stale: Option<Lease>,
+    stale: Option<Waiting>,
     /// Leases that have been taken out or dropped.
     gone: u64,
+}
+
+/// A lease, and the stamp up to which its changes are stored.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    lease: Lease,
+    stamp: u64,
+}
+
+impl Waiting {
+    fn begin(self, begun: bool, table: &LeaseTable) -> Option<Record> {
+        table.begin_update_until(self.lease, self.stamp, begun)
+    }
 }
 
 /// Leases in the queue of a relationship: two thirds of a second at 100,000 updates per second.
@@ -25,13 +38,15 @@ impl Queue {
         Self { leases: VecDeque::new(), limit, carry: None, stale: None, gone: 0 }
     }
 
-    /// False if the queue was full: it is empty now, and the table has to be searched.
-    pub(super) fn push(&mut self, lease: Lease) -> bool {
+    /// A lease whose changes up to `stamp` are stored, or on their way there in a batch that
+    /// updates wait for. False if the queue was full: it is empty now, and the table has to be
+    /// searched.
+    pub(super) fn push(&mut self, lease: Lease, stamp: u64) -> bool {
         if self.leases.len() >= self.limit {
             self.clear();
             return false;
         }
-        self.leases.push_back(lease);
+        self.leases.push_back(Waiting { lease, stamp });
         true
     }
 
@@ -55,20 +70,21 @@ impl Queue {
         self.leases.len() + usize::from(self.has_begun())
     }
 
-    /// The next update to be sent. Leases of which the partner has heard meanwhile are passed over;
-    /// each costs one of `budget`.
+    /// The next update to be sent. Leases of which the partner has heard meanwhile are passed over,
+    /// and those that have changed once more: they come again when that is stored. Each costs one of
+    /// `budget`.
     pub(super) fn next(&mut self, table: &LeaseTable, budget: &mut usize) -> Option<Record> {
         if self.carry.is_some() {
             return self.carry.take();
         }
-        if let Some(record) = self.stale.take().and_then(|lease| table.begin_update(lease, true)) {
+        if let Some(record) = self.stale.take().and_then(|waiting| waiting.begin(true, table)) {
             return Some(record);
         }
         while *budget > 0 {
-            let lease = self.leases.pop_front()?;
+            let waiting = self.leases.pop_front()?;
             self.gone += 1;
             *budget -= 1;
-            if let Some(record) = table.begin_update(lease, false) {
+            if let Some(record) = waiting.begin(false, table) {
                 return Some(record);
             }
         }
@@ -83,8 +99,8 @@ impl Queue {
     /// The partner's messages come next: what has been begun may be out of date after that, and must
     /// then not be sent.
     pub(super) fn pause(&mut self) {
-        if let Some(record) = self.carry.take() {
-            self.stale = Some(record.binding.lease);
+        if let Some(Record { binding, stamp }) = self.carry.take() {
+            self.stale = Some(Waiting { lease: binding.lease, stamp });
         }
     }
 

@@ -5,7 +5,7 @@ use gemel_wire::{
     Emitter, Status, StatusCode,
     failover::{
         Binding as WireBinding, BndReply, BndSubject, BndUpd, ClientReply, FailoverError,
-        FailoverMessage, FailoverTime, Header, LeaseEntry, LeaseReply, PrefixReply,
+        FailoverMessage, FailoverTime, Header, LeaseEntry, LeaseReply, LeaseState, PrefixReply,
     },
 };
 
@@ -46,6 +46,7 @@ impl Flow {
             pools: &self.pools,
             in_doubt: self.in_doubt,
             forgotten: self.forgotten,
+            has_names: &mut self.has_names,
             counters: &mut self.counters,
             later: &mut later,
             env,
@@ -71,8 +72,10 @@ impl Flow {
             self.held.changed(env.sequence);
         }
         self.held.send(&self.scratch[..len], outbox);
+        // It has changed in the open batch, for which all that is sent from here on waits.
+        let stamp = env.table.stamp();
         for lease in later {
-            self.enqueue(lease);
+            self.enqueue(lease, stamp);
         }
         Ok(())
     }
@@ -84,6 +87,7 @@ struct Judge<'a, 'b> {
     pools: &'a Pools,
     in_doubt: bool,
     forgotten: Option<u32>,
+    has_names: &'a mut bool,
     counters: &'a mut FlowCounters,
     /// Leases of which the partner has to be told something in turn, after the reply.
     later: &'a mut Vec<Lease>,
@@ -116,9 +120,12 @@ impl Judge<'_, '_> {
     fn lease(&mut self, binding: &WireBinding<'_>, entry: &LeaseEntry<'_>) -> LeaseReply<'static> {
         let verdict = match entry.lease() {
             Err(_) => Err(StatusCode::MISSING_BINDING_INFORMATION),
-            Ok(lease) => Update::of_client(&binding.client, &lease, self.env.now.wall)
-                .and_then(|update| self.update(&update))
-                .map(|()| LeaseReply::accept(&lease)),
+            Ok(lease) => {
+                self.note_names(&lease.state);
+                Update::of_client(&binding.client, &lease, self.env.now.wall)
+                    .and_then(|update| self.update(&update))
+                    .map(|()| LeaseReply::accept(&lease))
+            }
         };
         verdict.unwrap_or_else(|code| {
             self.counters.rejected.count(code);
@@ -130,7 +137,20 @@ impl Judge<'_, '_> {
         if prefix.vss.is_some() {
             return Err(StatusCode::CONFIGURATION_CONFLICT);
         }
+        self.note_names(&prefix.state);
         Update::of_prefix(prefix, self.env.now.wall).and_then(|update| self.update(&update))
+    }
+
+    /// Section 9: whoever does no DNS update warns when the partner does.
+    fn note_names(&mut self, state: &LeaseState<'_>) {
+        let has_names = state.client_fqdn.is_some() || state.dns_removal_info.is_some();
+        if has_names && !std::mem::replace(self.has_names, true) {
+            tracing::warn!(
+                relationship = self.config.name,
+                "the partner does DNS update, which is not supported here: what it tells of names is \
+                 dropped, and it has to remove them itself"
+            );
+        }
     }
 
     fn update(&mut self, update: &Update<'_>) -> Result<(), StatusCode> {
@@ -173,7 +193,11 @@ impl Judge<'_, '_> {
                         is_pending = binding.update_pending;
                         Verdict::Store(binding)
                     }
-                    None if self.in_doubt => Verdict::Store(ours.clone()),
+                    None if self.in_doubt => {
+                        // Under a new stamp.
+                        is_pending = ours.update_pending;
+                        Verdict::Store(ours.clone())
+                    }
                     None => Verdict::Keep,
                 }
             },

@@ -291,3 +291,65 @@ proptest! {
         }
     }
 }
+
+/// A REBIND reaches both servers, and nobody knows whose answer the client took.
+#[test]
+fn of_two_ends_the_later_counts() {
+    let ours = Binding { update_pending: false, ..binding(BindingStatus::Active) };
+    for (heard, end, expected) in [
+        // Later news with an earlier end: ours stays, and the partner has to hear that.
+        (at(-5), at(100), (at(190), true)),
+        (at(-5), at(250), (at(250), false)),
+        // Earlier news with a later end.
+        (at(-20), at(250), (at(250), true)),
+    ] {
+        let theirs = Binding {
+            client_last_transaction_time: heard,
+            state_expiration_time: end,
+            ..ours.clone()
+        };
+        for role in [Role::Primary, Role::Secondary] {
+            let new = update_of(&theirs, |update| accept(&ours, &update, role).unwrap());
+            assert_eq!((new.state_expiration_time, new.update_pending), expected, "{heard}");
+        }
+    }
+}
+
+#[test]
+fn what_a_server_without_memory_is_told_lasts_longer() {
+    let told = |acked| Binding {
+        acked_partner_lifetime: acked,
+        update_pending: false,
+        ..binding(BindingStatus::Active)
+    };
+    let lengthened = |binding: &Binding| {
+        let mut binding = binding.clone();
+        lengthen(&mut binding, 60, NOW);
+        (binding.state_expiration_time, binding.update_pending)
+    };
+    assert_eq!(lengthened(&told(at(300))), (at(360), true));
+    assert_eq!(lengthened(&told(at(130))), (at(190), false), "it lasts as long already");
+    assert_eq!(lengthened(&told(at(-10))), (at(190), false));
+    // What is over as far as the partner knows.
+    let over = Binding { state_expiration_time: at(-5), ..told(at(-10)) };
+    assert_eq!(lengthened(&over), (at(60), true));
+    let abandoned = Binding { status: BindingStatus::Abandoned, ..over };
+    assert_eq!(lengthened(&abandoned), (at(-5), false));
+}
+
+#[test]
+fn what_has_expired_is_still_active_for_a_server_without_memory() {
+    let theirs = binding(BindingStatus::Expired);
+    let ours = unknown(theirs.lease);
+    let still = |ours: &Binding, theirs: &Binding| {
+        update_of(theirs, |update| still_active(ours, &update, 60, NOW))
+    };
+    let binding_of = still(&ours, &theirs).unwrap();
+    assert_eq!(binding_of.status, BindingStatus::Active);
+    assert_eq!((binding_of.state_expiration_time, binding_of.update_pending), (at(60), true));
+    assert_eq!((binding_of.client_key(), binding_of.lease), (theirs.client_key(), theirs.lease));
+    // Whatever is known here is judged as ever, and so is what the client has given back.
+    assert_eq!(still(&binding(BindingStatus::Active), &theirs), None);
+    assert_eq!(still(&Binding { update_pending: true, ..ours.clone() }, &theirs), None);
+    assert_eq!(still(&ours, &binding(BindingStatus::Released)), None);
+}

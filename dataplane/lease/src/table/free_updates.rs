@@ -65,6 +65,13 @@ impl FreeUpdate {
         Self { binding, stamp, sent: false, course, stored: true }
     }
 
+    /// Keeps in mind who had the lease last: the RFC has no form for an address of nobody's.
+    pub(super) fn of_client(mut self, last: &Binding) -> Self {
+        self.binding.duid = last.duid.clone();
+        (self.binding.kind, self.binding.iaid) = (last.kind, last.iaid);
+        self
+    }
+
     /// From what [`FreeUpdate::push`] pushed.
     pub(super) fn restored(binding: Binding, stamp: u64, pool: &Pool) -> Self {
         let given = binding.status == BindingStatus::FreeBackup

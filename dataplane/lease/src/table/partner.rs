@@ -101,9 +101,17 @@ impl LeaseTable {
     /// stamp; from here on it counts as sent. `None` if nothing is pending, or if this very content
     /// has been sent before and `again` is not set.
     pub fn begin_update(&self, lease: Lease, again: bool) -> Option<Record> {
+        self.begin_update_until(lease, u64::MAX, again)
+    }
+
+    /// As [`LeaseTable::begin_update`], but `None`, and nothing counts as sent, if the lease has
+    /// changed after `stamp`: what the partner hears must not be lost, and of later changes nobody
+    /// knows yet whether they are stored.
+    pub fn begin_update_until(&self, lease: Lease, stamp: u64, again: bool) -> Option<Record> {
         let of_binding = self.with_lease(lease, |stripe, place| {
             let slot = stripe.arena.at(place.slot);
-            (slot.binding.update_pending && (again || !slot.is_sent())).then(|| {
+            let is_due = slot.binding.update_pending && (again || !slot.is_sent());
+            (is_due && slot.stamp() <= stamp).then(|| {
                 slot.set_sent();
                 Record { binding: slot.binding.clone(), stamp: slot.stamp() }
             })
@@ -113,7 +121,7 @@ impl LeaseTable {
             return record;
         }
         self.with_free_update(lease, |update| {
-            (again || !update.sent).then(|| {
+            ((again || !update.sent) && update.stamp <= stamp).then(|| {
                 update.sent = true;
                 Record { binding: update.binding.clone(), stamp: update.stamp }
             })

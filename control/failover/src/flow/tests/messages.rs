@@ -118,6 +118,50 @@ fn a_lease_that_changes_again_is_sent_once_more() {
     pair.assert_agree();
 }
 
+/// The partner must not hear of what may still be lost.
+#[test]
+fn a_change_is_not_told_before_it_is_stored() {
+    let mut pair = Pair::new();
+    let lease = pair.primary().grant(ADDRESSES, 1).unwrap();
+    let granted = std::mem::take(&mut pair.primary().workers);
+    pair.advance(10);
+    assert!(pair.primary().renew(lease));
+    // The grant is stored, the renewal not yet.
+    pair.primary().call(|flow, env, _| flow.committed(granted.as_bytes(), env));
+    pair.primary().poll();
+    assert_eq!((pair.primary().in_flight, pair.primary().counters().queued), (0, 0));
+    pair.primary().commit();
+    pair.primary().poll();
+    assert_eq!(pair.primary().in_flight, 1);
+    pair.run();
+    assert_eq!(pair.secondary().counters().received, 1);
+    pair.assert_agree();
+}
+
+/// Nor what has changed while it waited for the next message.
+#[test]
+fn what_was_begun_is_not_told_if_it_has_changed() {
+    let mut pair = Pair::unconnected();
+    pair.connect(1);
+    pair.run();
+    let leases: Vec<_> =
+        (1..4).map(|client| pair.primary().grant(ADDRESSES, client).unwrap()).collect();
+    pair.send(0);
+    pair.advance(10);
+    for lease in &leases {
+        assert!(pair.primary().renew(*lease));
+    }
+    // One is on its way, another has been begun, the window is full until the answer comes.
+    pair.deliver(0, usize::MAX);
+    pair.secondary().store();
+    pair.secondary().poll();
+    pair.deliver(1, usize::MAX);
+    pair.primary().poll();
+    assert_eq!(pair.primary().in_flight, 0);
+    pair.run();
+    pair.assert_agree();
+}
+
 #[test]
 fn a_reply_waits_for_the_store() {
     for broken in [None, Some(Rule::DurableBeforeReply)] {
@@ -479,4 +523,21 @@ fn a_broken_server_accepts_everything() {
     let octets = update_of(&[expired], |_, _| ());
     pair.secondary().receive(frames(&octets).next().unwrap());
     assert_eq!(pair.secondary().status(lease), Some(BindingStatus::Free));
+}
+
+/// Section 9.
+#[test]
+fn names_are_noticed_once_for_each_connection() {
+    let mut pair = Pair::new();
+    let bindings = bindings(&mut pair, 1);
+    let plain = update_of(&bindings, |_, _| {});
+    let named = update_of(&bindings, |_, lease| lease.state.client_fqdn = Some(b"\x01\x01a\0"));
+    pair.secondary().receive(&plain[2..]);
+    assert!(!pair.secondary().flow.has_names);
+    pair.secondary().receive(&named[2..]);
+    assert!(pair.secondary().flow.has_names);
+    // Such an update is taken all the same.
+    assert_eq!(pair.secondary().counters().accepted, 2);
+    pair.connect(10);
+    assert!(!pair.secondary().flow.has_names);
 }

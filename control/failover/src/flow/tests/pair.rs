@@ -13,8 +13,7 @@ use crate::Role;
 
 pub(super) const T0: u32 = 850_000_000;
 pub(super) const MCLT: u32 = 600;
-pub(super) const TERMS: Terms =
-    Terms { preferred_lifetime: 1_000, valid_lifetime: 2_000, mclt: Some(MCLT) };
+pub(super) const TERMS: Terms = Terms { mclt: Some(MCLT), ..Terms::unlimited(1_000, 2_000) };
 /// Pools of every table: addresses, and prefixes.
 pub(super) const ADDRESSES: PoolId = PoolId(0);
 pub(super) const PREFIXES: PoolId = PoolId(1);

@@ -2,6 +2,8 @@
 
 use gemel_lease::BindingStatus;
 
+use gemel_wire::failover::{BndUpd, FailoverMessage};
+
 use super::*;
 use crate::{Role, broken::Rule};
 
@@ -125,6 +127,20 @@ fn partner_down_waits_before_it_gives_leases_away() {
     pair.nodes[1].now = pair.nodes[0].now;
     pair.nodes[0].phase = Phase::Normal;
     pair.connect(10);
+    pair.send(0);
+    // There is no form for an address of nobody's: it is told with its last client.
+    let octets = pair.primary().sent.clone();
+    let of_lease = frames(&octets).map(|frame| FailoverMessage::parse(frame).unwrap());
+    let told = of_lease.filter(|message| match BndUpd::parse(message) {
+        Ok(BndUpd::Client(binding)) => {
+            assert_eq!(binding.client.client_id, duid(1));
+            let leases: Vec<_> = binding.leases().map(|it| it.unwrap().lease().unwrap()).collect();
+            assert_eq!((leases.len(), leases[0].head.address), (1, lease.address));
+            leases[0].state.binding_status.0 == BindingStatus::Free as u8
+        }
+        _ => false,
+    });
+    assert_eq!(told.count(), 1);
     pair.run();
     pair.nodes.iter_mut().for_each(Node::sweep);
     pair.run();

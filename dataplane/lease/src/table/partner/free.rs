@@ -46,7 +46,8 @@ impl LeaseTable {
                 };
                 let status = BindingStatus::Free;
                 let stamp = self.next_stamp();
-                let update = FreeUpdate::new(binding.lease, status, now, stamp, Course::Settled);
+                let update = FreeUpdate::new(binding.lease, status, now, stamp, Course::Settled)
+                    .of_client(binding);
                 update.push(sink);
                 self.free_for(&mut records, Place { stripe: number, slot }, false, Some(update));
                 freed += 1;

@@ -219,9 +219,9 @@ fn run(table: &LeaseTable, steps: &[Step], sink: &mut UpdateBatch) -> Result<Mod
                 prop_assert_eq!(extended, !is_over);
                 if extended {
                     held.status = BindingStatus::Active;
-                    // In a pair an earlier promise is kept.
-                    let promised = if is_sole(table, *lease) { 0 } else { held.end };
-                    held.end = promised.max(now.plus(valid).0);
+                    // In a pair a shorter lifetime does not end a longer one.
+                    let before = if is_sole(table, *lease) { 0 } else { held.end };
+                    held.end = now.plus(valid).0.max(before);
                 }
             }
             Step::Release { client, which } => {

@@ -3,7 +3,7 @@
 use super::*;
 
 const MCLT: u32 = 10;
-const LIMITED: Terms = Terms { preferred_lifetime: 60, valid_lifetime: 100, mclt: Some(MCLT) };
+const LIMITED: Terms = Terms { mclt: Some(MCLT), ..Terms::unlimited(60, 100) };
 const POOL: PoolId = PoolId(0);
 
 fn all(_: PoolId) -> bool {
@@ -96,6 +96,42 @@ fn the_first_lease_lasts_the_mclt_and_the_next_the_full_time() {
     let binding = guard.extend(lease, &LIMITED, T0.plus(5), &mut sink).unwrap();
     assert_eq!((binding.preferred_lifetime, binding.valid_lifetime), (60, 100));
     assert!(binding.update_pending);
+}
+
+/// The reply may get lost, and the client goes by what it was told before.
+#[test]
+fn a_shorter_lifetime_does_not_end_a_longer_one() {
+    let table = primary();
+    let mut sink = UpdateBatch::default();
+    let lease = grant(&table, 1, &mut sink);
+    let duid = client(1);
+    let mut guard = table.lock(na(&duid));
+    assert!(guard.extend(lease, &Terms::unlimited(60, 100), T0, &mut sink).is_some());
+    let binding = guard.extend(lease, &LIMITED, T0.plus(5), &mut sink).unwrap().clone();
+    assert_eq!((binding.valid_lifetime, binding.state_expiration_time), (MCLT, T0.plus(100)));
+    drop(guard);
+    assert_eq!(table.expire(T0.plus(99), usize::MAX, &mut sink).ended, 0);
+    assert_eq!(table.expire(T0.plus(100), usize::MAX, &mut sink).ended, 1);
+}
+
+/// RFC 8156 section 5.5.7.
+#[test]
+fn what_was_acknowledged_to_the_partner_is_not_over_before() {
+    for (expiration_time, end) in [(T0.plus(200), 200), (T0.plus(50), 100), (T0, 100)] {
+        let table = primary();
+        let mut sink = UpdateBatch::default();
+        let lease = address(4);
+        let state_expiration_time = T0.plus(100);
+        let told = told(lease, 1, BindingStatus::Active);
+        let told = Binding { state_expiration_time, expiration_time, ..told };
+        assert!(store(&table, &told, &mut sink));
+        let again = restart(&table, &sink);
+        for table in [&table, &again] {
+            assert_eq!(table.expire(T0.plus(end - 1), usize::MAX, &mut sink).ended, 0);
+            assert_eq!(table.expire(T0.plus(end), usize::MAX, &mut sink).ended, 1);
+            assert_eq!(table.status(lease), Some(BindingStatus::Expired));
+        }
+    }
 }
 
 #[test]
@@ -496,8 +532,13 @@ fn leases_are_freed_after_the_wait() {
     assert_eq!(free(true, all, &mut sink), 0);
     assert_eq!((table.len(), table.pools().available(POOL)), (1, 127));
     let updates = pending(&table);
-    assert_eq!(updates.iter().filter(|b| b.status == BindingStatus::Free).count(), 100);
+    let freed = |updates: &[Binding]| {
+        let of_clients = |b: &&Binding| b.kind == IaKind::Na && b.duid.as_bytes().len() == 10;
+        updates.iter().filter(|b| b.status == BindingStatus::Free).filter(of_clients).count()
+    };
+    assert_eq!(freed(&updates), 100, "who had it is known");
     let again = restart(&table, &sink);
+    assert_eq!(freed(&pending(&again)), 100);
     assert_eq!(pending(&again).len(), updates.len());
     assert_eq!(again.pools().available(POOL), 127);
     // The partner agrees: nothing is left.

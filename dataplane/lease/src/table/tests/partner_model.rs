@@ -217,7 +217,7 @@ fn stamp_of(sink: &UpdateBatch, lease: Lease) -> u64 {
 }
 
 fn terms(valid: u32) -> Terms {
-    Terms { preferred_lifetime: valid / 2, valid_lifetime: valid, mclt: Some(MCLT) }
+    Terms { mclt: Some(MCLT), ..Terms::unlimited(valid / 2, valid) }
 }
 
 /// An active lease whose lifetimes begin now.
@@ -271,9 +271,10 @@ impl Run<'_> {
                     let given = (binding.preferred_lifetime, binding.valid_lifetime);
                     prop_assert_eq!(given, offered);
                     let stamp = stamp_of(&self.sink, lease);
-                    let promised = held.end;
+                    // A shorter lifetime does not end a longer one.
+                    let before = held.end;
                     *held = active(client, valid, held.acked, held.acked, now.0, stamp);
-                    held.end = held.end.max(promised);
+                    held.end = held.end.max(before);
                 }
             }
             Step::Release { client, which } => {

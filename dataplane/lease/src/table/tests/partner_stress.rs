@@ -29,7 +29,7 @@ fn key(duid: &[u8], kind: IaKind) -> ClientKey<'_> {
 fn worker(table: &LeaseTable, number: u32, kind: IaKind) -> UpdateBatch {
     let mut random = Random(77 * number + 1);
     let mut sink = UpdateBatch::default();
-    let terms = Terms { preferred_lifetime: 50, valid_lifetime: 100, mclt: Some(10) };
+    let terms = Terms { mclt: Some(10), ..Terms::unlimited(50, 100) };
     for _ in 0..ROUNDS {
         if sink.len() >= UPDATES {
             break;

@@ -27,6 +27,13 @@ pub(crate) struct Args {
     threads: Option<usize>,
 }
 
+impl Args {
+    /// So many seeds from the first on.
+    pub(crate) fn seeds(seeds: u64) -> Self {
+        Self { seeds, first: 1, broken: None, trace: false, threads: None }
+    }
+}
+
 /// Builds the simulator and lets it run. Fails if any seed does.
 pub(crate) fn run(args: &Args) -> Result<()> {
     check(cargo().args(["build", "--quiet", "--profile", "sim", "--package", "gemel-sim"]))?;

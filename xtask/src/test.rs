@@ -10,15 +10,19 @@ use gemel_tests::requirement;
 
 use crate::cargo::{build_binaries, cargo, check};
 use crate::setup;
+use crate::sim;
 use crate::steps::Steps;
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the release build, the end-to-end tests and the documentation.
+    /// Leave out the release build, the simulator, the end-to-end tests and the documentation.
     #[arg(long)]
     quick: bool,
 }
+
+/// Seeds of the simulated pair: a minute or two on two cores.
+const SIM_SEEDS: u64 = 10_000;
 
 /// End-to-end tests mostly wait, so more of them run at once than there are cores here.
 const TEST_THREADS_MIN: usize = 4;
@@ -41,6 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             check(cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))
         });
         binaries = steps.run("release build", build_binaries);
+        steps.run("simulator", || sim::run(&sim::Args::seeds(SIM_SEEDS)));
     }
     let mut counts = Counts::default();
     steps.run("tests", || {

@@ -49,6 +49,9 @@ pub(crate) enum Phase {
         since: AbsoluteTime,
         /// In seconds.
         mclt: u32,
+        /// The partner is connected and has all that it has asked for: it hears of what comes after
+        /// that as it comes, should this server not live until the partner serves again.
+        is_flowing: bool,
     },
 }
 
@@ -257,6 +260,14 @@ impl Flow {
             Phase::Quiet => return false,
             // The partner is about to serve again, and hears first of what has changed hands.
             Phase::PartnerDown { .. } if self.is_settling => {
+                let sent = self.send_updates(true, env, outbox);
+                self.finish_own_walk() || sent
+            }
+            Phase::PartnerDown { is_flowing: true, .. } => {
+                if !self.is_flowing {
+                    self.is_flowing = true;
+                    self.walk(Purpose::Unacknowledged);
+                }
                 let sent = self.send_updates(true, env, outbox);
                 self.finish_own_walk() || sent
             }

@@ -206,7 +206,7 @@ fn a_lost_disk_is_filled_by_the_partner() {
 #[test]
 fn both_disks_are_lost() {
     let mut world = pair(Plan::calm(21));
-    let (client, leases) = bound_client(&mut world, &[IaKind::Na]);
+    let (client, _) = bound_client(&mut world, &[IaKind::Na]);
     for node in [PRIMARY, SECONDARY] {
         world.crash(node, false);
         world.lose_disk(node);
@@ -214,9 +214,9 @@ fn both_disks_are_lost() {
     world.boot(PRIMARY);
     world.boot(SECONDARY);
     until(&mut world, 200, "NORMAL", World::is_normal);
-    // Nobody knows that it had the lease; nobody else may have it while it has.
+    // Nobody knew that it had a lease, but the wait was as long as that (section 8.6).
     let other = bound_client(&mut world, &[IaKind::Na]).1;
-    assert!(world.held(client).is_empty() || other != leases, "{}", story(&world));
+    assert!(world.held(client).iter().all(|held| !other.contains(&held.lease)));
     finish(world);
 }
 
@@ -229,11 +229,10 @@ fn clocks_that_differ_too_much_keep_the_servers_apart() {
             .iter()
             .all(|node| world.state(*node) == Some(Is::CommunicationsInterrupted))
     });
+    let before = [PRIMARY, SECONDARY].map(|node| world.history(node));
     run(&mut world, 60);
-    for node in [PRIMARY, SECONDARY] {
-        assert_eq!(world.state(node), Some(Is::CommunicationsInterrupted));
-        assert!(!went_through(&world, node, &[Is::CommunicationsInterrupted, Is::Normal]));
-    }
+    let after = [PRIMARY, SECONDARY].map(|node| world.history(node));
+    assert_eq!(after, before, "nothing moves: {}", story(&world));
     bound_client(&mut world, &[IaKind::Na, IaKind::Pd]);
     world.set_clock(SECONDARY, 4_000_000);
     until(&mut world, 60, "NORMAL", World::is_normal);

@@ -66,7 +66,8 @@ pub(super) struct Member {
     /// What the endpoint wants on the disk, and is not there yet.
     unsaved: Vec<StoredState>,
     save_due: Duration,
-    save_failed: bool,
+    /// Why it cannot be written.
+    save_problem: Option<String>,
     /// A bit for each [`Suspension`].
     reasons: u8,
     /// What the endpoint has been told last.
@@ -102,7 +103,7 @@ impl Member {
             refusals: 0,
             unsaved: Vec::new(),
             save_due: Duration::ZERO,
-            save_failed: false,
+            save_problem: None,
             reasons: 0,
             suspended: false,
             suspend_due: Duration::ZERO,
@@ -235,10 +236,10 @@ impl Member {
         }
         if let Err(error) = self.file.save(newest) {
             self.save_due = now.monotonic + TICK;
-            if !self.save_failed {
-                self.save_failed = true;
+            if self.save_problem.is_none() {
                 self.alarms += 1;
                 let text = format!("cannot write {}: {error}", self.file.path().display());
+                self.save_problem = Some(text.clone());
                 error!(
                     relationship = self.config.name,
                     "{text}; the partner is not told of the new state until that works"
@@ -248,7 +249,8 @@ impl Member {
             }
             return false;
         }
-        if std::mem::take(&mut self.save_failed) {
+        if self.save_problem.take().is_some() {
+            self.changed = true;
             info!(relationship = self.config.name, "the failover state can be written again");
         }
         for _ in std::mem::take(&mut self.unsaved) {
@@ -396,6 +398,7 @@ impl Member {
                 .filter(|why| self.reasons & 1 << *why as u8 != 0)
                 .map(Suspension::as_str)
                 .collect(),
+            warnings: self.save_problem.iter().cloned().collect(),
             ..RelationshipView::default()
         };
         view::fill(&mut view, &self.endpoint.status(now));

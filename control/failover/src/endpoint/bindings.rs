@@ -1,6 +1,8 @@
 //! Bindings on their way through whole endpoints.
 
 use ServerState as Is;
+use gemel_lease::{ClientKey, IaKind, Lease, Terms, UpdateBatch};
+use gemel_wire::IaId;
 
 use super::*;
 use crate::testing::{ADDRESSES, MCLT, PREFIXES, PRIMARY, Pair, SECONDARY};
@@ -178,6 +180,77 @@ fn resync_brings_everything_once_more() {
     pair.run(1);
     assert!(pair.status(SECONDARY).flow.received >= received + 100);
     assert!(!pair.status(SECONDARY).updates_requested);
+    pair.expect(Is::Normal, Is::Normal);
+    pair.assert_agreement();
+}
+
+/// A client that asks for this prefix.
+fn ask_for(pair: &Pair, who: usize, client: u32, lease: Lease) -> Option<Lease> {
+    let server = &pair.servers[who];
+    let mclt = server.policy.load().mclt;
+    let terms = Terms { mclt, ..Terms::unlimited(5_000, 10_000) };
+    let duid = client.to_be_bytes();
+    let key = ClientKey { duid: &duid, kind: IaKind::Pd, iaid: IaId(1) };
+    let (now, mut batch) = (pair.now(who).wall, UpdateBatch::default());
+    let mut guard = server.table.lock(key);
+    guard.grant(PREFIXES, Some(lease), &terms, now, &mut batch).map(|binding| binding.lease)
+}
+
+/// Lets clients have all prefixes that are a server's own.
+fn use_up(pair: &mut Pair, who: usize) {
+    let mut client = 1_000_000;
+    while pair.grant(who, PREFIXES, client).is_some() {
+        client += 1;
+    }
+}
+
+#[test]
+fn granted_in_partner_down_beside_a_recovering_partner() {
+    let mut pair = Pair::normal();
+    pair.kill(PRIMARY);
+    pair.run(10);
+    pair.command(SECONDARY, Command::PartnerDown).unwrap();
+    pair.run(20);
+    pair.wipe(PRIMARY);
+    pair.start(PRIMARY);
+    pair.run(10);
+    pair.expect(Is::RecoverWait, Is::PartnerDown);
+    let lease = pair.grant(SECONDARY, PREFIXES, 9).unwrap();
+    pair.run(1);
+    assert!(pair.view(PRIMARY).contains_key(&lease), "the partner hears of it soon");
+    // A second failure: now the other one serves alone.
+    pair.run(300);
+    pair.expect(Is::RecoverWait, Is::PartnerDown);
+    pair.kill(SECONDARY);
+    pair.run(u64::from(MCLT));
+    pair.command(PRIMARY, Command::PartnerDown).unwrap();
+    use_up(&mut pair, PRIMARY);
+    pair.run(u64::from(MCLT) + 20);
+    assert_ne!(ask_for(&pair, PRIMARY, 5, lease), Some(lease), "two have it");
+}
+
+/// A new connection does not stand in the way, nor does a request that was answered before it.
+#[test]
+fn granted_in_partner_down_after_a_new_connection() {
+    let mut pair = Pair::normal();
+    pair.kill(PRIMARY);
+    pair.run(10);
+    pair.command(SECONDARY, Command::PartnerDown).unwrap();
+    pair.run(20);
+    pair.wipe(PRIMARY);
+    pair.start(PRIMARY);
+    pair.run(10);
+    pair.cut();
+    pair.run(10);
+    let first = pair.grant(SECONDARY, PREFIXES, 9).unwrap();
+    pair.join();
+    pair.run(20);
+    pair.expect(Is::RecoverWait, Is::PartnerDown);
+    let second = pair.grant(SECONDARY, PREFIXES, 10).unwrap();
+    pair.run(1);
+    let known = pair.view(PRIMARY);
+    assert!(known.contains_key(&first) && known.contains_key(&second));
+    pair.run(u64::from(MCLT));
     pair.expect(Is::Normal, Is::Normal);
     pair.assert_agreement();
 }

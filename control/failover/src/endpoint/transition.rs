@@ -222,10 +222,13 @@ impl Endpoint {
         if self.is_moving() {
             return Phase::Quiet;
         }
+        let partner = self.machine.partner();
         match (state, self.connection.is_open() && self.told) {
-            (ServerState::PartnerDown, _) => {
-                Phase::PartnerDown { since: self.record.since, mclt: self.record.mclt }
-            }
+            (ServerState::PartnerDown, is_open) => Phase::PartnerDown {
+                since: self.record.since,
+                mclt: self.record.mclt,
+                is_flowing: is_open && partner == Some(ServerState::RecoverWait),
+            },
             (ServerState::Normal, true) => Phase::Normal,
             (ServerState::Startup, _) | (_, false) => Phase::Quiet,
             (_, true) => Phase::Answering,

@@ -78,7 +78,7 @@ impl Flow {
             self.keeper.balance_at = None;
         }
         match phase {
-            Phase::PartnerDown { since, mclt } => self.step(since, mclt, env),
+            Phase::PartnerDown { since, mclt, .. } => self.step(since, mclt, env),
             _ if self.is_broken(Rule::ReallocationWait) => self.free_step(|_| true, env),
             _ => self.keeper.step_at = None,
         }

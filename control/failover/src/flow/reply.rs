@@ -121,7 +121,7 @@ impl Flow {
     /// the partner hears of it again in NORMAL state.
     fn has_to_wait(&self, item: Item, env: &Env<'_>) -> bool {
         use BindingStatus::{Expired, Released, Reset};
-        let Phase::PartnerDown { since, mclt } = self.phase else { return false };
+        let Phase::PartnerDown { since, mclt, .. } = self.phase else { return false };
         matches!(item.status, Expired | Released | Reset)
             && !self.is_broken(Rule::ReallocationWait)
             && env

@@ -563,17 +563,27 @@ fn a_state_that_cannot_be_written_is_not_told() {
     let one = place.start(Role::Primary);
     let two = place.start(Role::Secondary);
     both_normal(&one, &two);
-    // A file in place of the folder, for the owner of all folders runs the tests.
-    std::fs::remove_dir_all(&folder).unwrap();
-    std::fs::write(&folder, "").unwrap();
+    wait("heard of it", &[&one, &two], || two.view().partner_state == Some("NORMAL"));
+    // A file in place of the folder, since those who may do everything run the tests, too. The
+    // server writes meanwhile, and makes the folder when it is gone.
+    let aside = tempfile::tempdir().unwrap();
+    for round in 0.. {
+        let _ = std::fs::rename(&folder, aside.path().join(round.to_string()));
+        if std::fs::write(&folder, "").is_ok() {
+            break;
+        }
+    }
     one.handle().operate(None, Command::Disconnect).unwrap();
     wait("an alarm", &[&one, &two], || {
-        one.view().last_alarm.is_some_and(|(_, text)| text.contains("failover/pair.json"))
+        let view = one.view();
+        view.alarms > 0 && view.warnings.iter().any(|text| text.contains("failover/pair.json"))
     });
+    wait("a new connection", &[&one, &two], || one.view().connections > 1);
     assert_ne!(two.view().partner_state, Some("COMMUNICATIONS-INTERRUPTED"));
     std::fs::remove_file(&folder).unwrap();
-    both_normal(&one, &two);
+    wait("written", &[&one, &two], || one.view().warnings.is_empty());
     assert!(folder.join("pair.json").exists());
+    both_normal(&one, &two);
 }
 
 #[test]

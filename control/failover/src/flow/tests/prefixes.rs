@@ -87,7 +87,7 @@ fn the_balance_waits_for_the_answers_to_the_last_move() {
 
 fn partner_down(node: &mut Node) -> AbsoluteTime {
     let since = node.now.wall;
-    node.phase = Phase::PartnerDown { since, mclt: MCLT };
+    node.phase = Phase::PartnerDown { since, mclt: MCLT, is_flowing: false };
     since
 }
 
@@ -222,7 +222,9 @@ fn nothing_is_taken_over_before_the_mclt() {
 
 #[test]
 fn a_broken_server_does_not_wait() {
-    for phase in [Phase::Quiet, Phase::PartnerDown { since: AbsoluteTime(T0), mclt: MCLT }] {
+    let since = AbsoluteTime(T0);
+    let down = Phase::PartnerDown { since, mclt: MCLT, is_flowing: false };
+    for phase in [Phase::Quiet, down] {
         let broken = Some(Rule::ReallocationWait);
         let mut node = Node::with(Config { broken, ..Config::new("pair", Role::Primary, MCLT) });
         let lease = node.grant(ADDRESSES, 1).unwrap();

@@ -356,7 +356,11 @@ impl Engine {
         if slot.generation != ready.generation {
             return None;
         }
+        let state = self.world.clients.state(slot.client);
+        let ended = (self.traffic.na && !state.na.is_valid(now))
+            || (self.traffic.pd && !state.pd.is_valid(now));
         let stage = match (ready.next, slot.stage) {
+            (Next::Again, Stage::Rebind) if ended => Stage::Solicit,
             (Next::Request, Stage::Ready) => Stage::Request,
             (Next::Again, Stage::Solicit | Stage::Request | Stage::Renew | Stage::Rebind) => {
                 return self.send_again(ready.slot, now, buffer);
@@ -365,23 +369,25 @@ impl Engine {
             (Next::AnyServer, Stage::Renew) => Stage::Rebind,
             _ => return None,
         };
-        if let Next::AnyServer = ready.next {
+        if stage != Stage::Request {
             self.turned(ready.slot, now);
         }
         self.slots.get_mut(ready.slot).due = ready.due;
         self.send(ready.slot, stage, now, buffer)
     }
 
-    /// Counts a message that the named server left without an answer.
+    /// Counts a message that has no answer, after which the client tries something else.
     fn turned(&mut self, at: u32, now: u64) {
         let slot = self.slots.get_mut(at);
-        let (pair, counter) = if slot.stage == Stage::Renew {
-            (Pair::RenewReply, Counter::RenewTurned)
-        } else {
-            // The offer was that of the server which has not answered.
-            (slot.na, slot.pd) = (None, None);
-            (Pair::RequestReply, Counter::RequestTurned)
+        let (pair, counter) = match slot.stage {
+            Stage::Renew => (Pair::RenewReply, Counter::RenewTurned),
+            Stage::Rebind => (Pair::RebindReply, Counter::RebindTurned),
+            _ => (Pair::RequestReply, Counter::RequestTurned),
         };
+        if slot.stage != Stage::Renew {
+            // The offer was that of a server which does not answer, or the leases have ended.
+            (slot.na, slot.pd) = (None, None);
+        }
         let waited = now.saturating_sub(slot.due);
         self.stats.count(counter);
         self.stats.timed_out(pair, waited);

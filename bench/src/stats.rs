@@ -128,6 +128,9 @@ named! {
         RefusedOther = "refused_other",
         /// REPLY to a message that is no longer waited for: late, or of a second server.
         Late = "late",
+        /// REBIND without a REPLY until the leases had ended, after which the client began again with
+        /// SOLICIT (RFC 8415 section 18.2.5).
+        RebindTurned = "rebind_turned",
         /// Rapid Commit was asked for and answered with ADVERTISE.
         RapidCommitDeclined = "rapid_commit_declined",
         /// A REPLY granted another lease than the ADVERTISE had offered.

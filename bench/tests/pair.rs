@@ -43,6 +43,8 @@ enum Second {
     Duplicates,
     /// Nothing, and says so.
     Forgets,
+    /// Nothing, and leaves it at that: RFC 8415 section 18.3.5 lets a server ignore such a REBIND.
+    Ignores,
 }
 
 impl Default for Conduct {
@@ -99,18 +101,26 @@ impl PairPort {
         out.option(OptionCode::CLIENT_ID, client);
         out.option(OptionCode::SERVER_ID, DUIDS[server]);
         let ia = Ia::parse(message.options.first(OptionCode::IA_NA)?).ok()?;
-        let mark = out.begin_ia(OptionCode::IA_NA, ia.iaid, 10, 20);
+        let mark = out.begin_ia(OptionCode::IA_NA, ia.iaid, 1, 2);
         let holds = matches!(message.msg_type, MessageType::RENEW | MessageType::REBIND);
+        let database = usize::from(server == 1 && self.conduct.second != Second::Knows);
+        let knows = self.leases[database].contains_key(client);
+        if holds && !knows && self.conduct.second == Second::Ignores {
+            return None;
+        }
         if server == 1 && holds && self.conduct.second == Second::Forgets {
             out.status(StatusCode::NO_BINDING, "never heard of it");
         } else {
-            let database = usize::from(server == 1 && self.conduct.second != Second::Knows);
             let number = *self.leases[database].entry(client.to_vec()).or_insert_with(|| {
                 self.next[server] += 2;
                 self.next[server]
             });
-            let valid = if server == 0 { 7200 } else { 60 };
-            out.ia_addr(Ipv6Addr::from(0x2001_0db8_u128 << 96 | u128::from(number)), 30, valid);
+            let valid = match (server, self.conduct.second) {
+                (0, Second::Ignores) => 2,
+                (0, _) => 7200,
+                _ => 60,
+            };
+            out.ia_addr(Ipv6Addr::from(0x2001_0db8_u128 << 96 | u128::from(number)), 1, valid);
         }
         out.end(mark);
         self.replies[server] += u64::from(!advertise);
@@ -224,6 +234,20 @@ fn a_request_without_an_answer_is_no_promise() {
     assert_eq!(world.servers[0].replies, 0);
     let exchange = &stats.pair(Pair::Exchange).answered;
     assert!(exchange.max() >= 5 * MS, "timed from the first SOLICIT");
+}
+
+/// A client whose lease nobody knows any more keeps asking until it has ended, and then begins anew.
+#[test]
+fn a_lease_that_nobody_extends_ends() {
+    let conduct = Conduct { dies_after: 700, second: Second::Ignores, ..Conduct::default() };
+    let Outcome { world, stats, .. } = drive(conduct);
+    assert_eq!(world.violations_total(), 0, "{:?}", world.described);
+    let turned = stats.get(Counter::RebindTurned);
+    assert!(turned >= 4, "{turned}");
+    assert_eq!((stats.get(Counter::Completed), stats.lost()), (1000, 0));
+    // From the RENEW to the end of the lease and on to the next one.
+    let exchange = &stats.pair(Pair::Exchange).answered;
+    assert!(exchange.count_between(500 * MS, u64::MAX) >= turned.min(5), "{}", exchange.max());
 }
 
 #[test]

@@ -182,6 +182,7 @@ impl World {
     /// The network between the servers, their clocks and their disks are all right.
     fn mend_pair(&mut self) {
         self.join();
+        self.operator.connect_after = 0;
         for node in [PRIMARY, SECONDARY] {
             self.nodes[node].slow_until = 0;
             self.set_clock_within(node);

@@ -117,6 +117,10 @@ impl Flow {
             // There may be more to move.
             self.keeper.is_put_off = true;
         }
+        if !moved.is_empty() && !self.is_broken(Rule::DurableBeforeReply) {
+            // A move that is told and then lost would leave the prefix with both servers, or none.
+            self.held.changed(env.sequence);
+        }
         let stamp = env.table.stamp();
         for lease in moved.drain(..) {
             self.enqueue(lease, stamp);

@@ -121,7 +121,12 @@ impl Node {
     pub(super) fn poll(&mut self) {
         let phase = self.phase;
         loop {
+            let all_stored = self.unstored.is_empty();
             let more = self.call(|flow, env, outbox| flow.poll(phase, env, outbox));
+            if all_stored {
+                // What this very call has changed: moves of prefixes, which are told when stored.
+                self.store();
+            }
             self.take_frames();
             if !more {
                 break;

@@ -373,7 +373,8 @@ impl Shown {
             (
                 "clients meanwhile",
                 format!(
-                    "{} duplicates, {} renumbered, {} forgotten, {} messages never answered",
+                    "{} duplicates, {} renumbered, {} forgotten; {} messages never answered, about \
+                     leases that only the lost primary knew",
                     self.count("duplicates"),
                     self.count("renumbered"),
                     self.count("forgotten"),

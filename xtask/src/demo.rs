@@ -313,6 +313,14 @@ impl Shown {
             .sum()
     }
 
+    /// What the standby leaves without an answer: of leases that only the lost primary knew.
+    fn rebinds_lost(&self) -> u64 {
+        [&self.killed.summary, &self.vanished]
+            .iter()
+            .filter_map(|summary| summary["counters"]["lost_rebind_reply"].as_u64())
+            .sum()
+    }
+
     fn takeover_ms(summary: &Value) -> f64 {
         summary["failover"]["takeover_ms"].as_f64().unwrap_or(f64::NAN)
     }
@@ -373,11 +381,13 @@ impl Shown {
             (
                 "clients meanwhile",
                 format!(
-                    "{} duplicates, {} renumbered, {} forgotten, {} messages never answered",
+                    "{} duplicates, {} renumbered, {} forgotten; {} messages never answered, {} of \
+                     them REBIND",
                     self.count("duplicates"),
                     self.count("renumbered"),
                     self.count("forgotten"),
-                    self.count("lost")
+                    self.count("lost"),
+                    self.rebinds_lost()
                 ),
             ),
             (

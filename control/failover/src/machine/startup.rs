@@ -25,18 +25,19 @@ pub(crate) fn previous_state(role: Role, recorded: Option<ServerState>) -> Serve
 /// section 8.3.2 step 5. `since_failure`: it entered that state after this server last operated.
 ///
 /// A server that was recovering has not operated since; to make a conflict of that would only stop
-/// the partner.
+/// the partner. Worse, out of a conflict that is cut short both would serve, and the recovering one
+/// without what the partner has granted since it was last heard. One that was ready begins again.
 pub(crate) fn after_partner_down(previous: ServerState, since_failure: bool) -> ServerState {
     if since_failure {
         return Is::Recover;
     }
     match previous {
         Is::Startup | Is::Recover | Is::RecoverWait => previous,
+        Is::RecoverDone => Is::Recover,
         Is::Normal
         | Is::CommunicationsInterrupted
         | Is::PartnerDown
         | Is::PotentialConflict
-        | Is::RecoverDone
         | Is::ResolutionInterrupted
         | Is::ConflictDone => Is::PotentialConflict,
     }

@@ -132,7 +132,7 @@ fn partner_down_before_or_after_the_failure() {
         (Is::Normal, false, Is::PotentialConflict),
         (Is::PartnerDown, true, Is::Recover),
         (Is::PartnerDown, false, Is::PotentialConflict),
-        (Is::RecoverDone, false, Is::PotentialConflict),
+        (Is::RecoverDone, false, Is::Recover),
         (Is::RecoverWait, true, Is::Recover),
         (Is::RecoverWait, false, Is::RecoverWait),
         (Is::Recover, false, Is::Recover),

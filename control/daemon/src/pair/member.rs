@@ -198,7 +198,9 @@ impl Member {
         {
             acted |= send(connection, self.endpoint.outgoing());
         }
-        if self.refusals > 0 && self.endpoint.status(now).communications_ok {
+        if (self.refusals > 0 || self.problem.is_some())
+            && self.endpoint.status(now).communications_ok
+        {
             self.refusals = 0;
             self.problem = None;
         }
@@ -252,6 +254,8 @@ impl Member {
             self.changed = true;
             info!(relationship = self.config.name, "the failover state can be written again");
         }
+        // What is answered changes with that.
+        self.changed |= arrived > 0;
         self.unsaved_count -= arrived;
         for _ in 0..arrived {
             self.endpoint.persisted(&mut ground.env(now));

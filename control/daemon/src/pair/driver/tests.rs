@@ -457,7 +457,8 @@ fn a_secondary_of_two_primaries() {
     replicated(&one, &three, lease);
     replicated(&two, &three, other);
     wait("counted", &[&one, &two, &three], || {
-        three.views().iter().all(|view| view.updates.accepted == 1)
+        // Twice where the look through the table at NORMAL comes across it, too.
+        three.views().iter().all(|view| view.updates.accepted >= 1)
     });
     assert!(one.binding(other).is_none() && two.binding(lease).is_none());
     // One of them goes; nothing happens to the other.

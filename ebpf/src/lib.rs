@@ -46,7 +46,7 @@ mod server;
 mod skel;
 mod sys;
 
-pub use attach::{Attachment, Occupant, XdpMode};
+pub use attach::{Attachment, Occupant, XdpMode, modes_by_speed};
 pub use client::{Capture, XdpClient};
 pub use counters::XdpCounters;
 pub use error::Error;

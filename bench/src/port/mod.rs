@@ -4,6 +4,8 @@ use std::{io, net::Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::os;
+
 mod memory;
 mod socket;
 mod xdp;
@@ -60,7 +62,7 @@ pub struct PortInfo {
 pub enum Mode {
     /// AF_XDP if it can be had, else UDP sockets.
     Auto,
-    /// AF_XDP, with the XDP program in the driver or, failing that, in the kernel's stack.
+    /// AF_XDP, with the XDP program in the driver or in the kernel's stack, whichever is faster.
     Xdp,
     /// AF_XDP with the XDP program in the kernel's stack.
     XdpGeneric,
@@ -138,11 +140,17 @@ impl AnyPort {
     /// See [`PortError`]; with [`Mode::Auto`] only if the socket cannot be had either.
     pub fn open(mode: Mode, endpoint: &Endpoint) -> Result<Self, PortError> {
         let xdp = |mode| XdpPort::open(endpoint, mode).map(Box::new).map(Self::Xdp);
+        let fastest = || {
+            let queues = os::receive_queues(&endpoint.interface.name);
+            let queues = u32::try_from(queues).unwrap_or(u32::MAX);
+            let [first, second] = gemel_ebpf::modes_by_speed(endpoint.interface.index, queues);
+            xdp(first).or_else(|_| xdp(second))
+        };
         match mode {
             Mode::Socket => Ok(Self::Socket(Box::new(SocketPort::open(endpoint, None)?))),
-            Mode::Xdp => xdp(gemel_ebpf::XdpMode::Auto),
+            Mode::Xdp => fastest(),
             Mode::XdpGeneric => xdp(gemel_ebpf::XdpMode::Generic),
-            Mode::Auto => match xdp(gemel_ebpf::XdpMode::Auto) {
+            Mode::Auto => match fastest() {
                 Ok(port) => Ok(port),
                 Err(error) => {
                     let reason = Some(error.to_string());

@@ -12,7 +12,7 @@ use af_xdp::{BindMode, BusyPoll, SocketConfig, Umem, UmemConfig};
 use anyhow::{Context as _, Result, anyhow};
 use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
-use gemel_ebpf::{FloodLimit, TokenBucket, XdpMode, XdpServer};
+use gemel_ebpf::{FloodLimit, TokenBucket, XdpMode, XdpServer, modes_by_speed};
 use gemel_server::Server;
 use gemel_worker::{
     InterfaceInfo, Port, ServerSocket, SocketPort, Worker, WorkerConfig, WorkerCounters,
@@ -107,15 +107,8 @@ impl Dataplane {
             resolvers: Arc::clone(&self.resolvers),
         };
         let mut ports = Vec::new();
-        let attempts: &[(XdpMode, BindMode)] = match self.config.mode {
-            Mode::Auto => &[(XdpMode::Native, BindMode::Auto), (XdpMode::Generic, BindMode::Copy)],
-            Mode::ZeroCopy => &[(XdpMode::Native, BindMode::ZeroCopy)],
-            Mode::Native => &[(XdpMode::Native, BindMode::Copy)],
-            Mode::Generic => &[(XdpMode::Generic, BindMode::Copy)],
-            Mode::Socket => &[],
-        };
-        for (xdp_mode, bind_mode) in attempts {
-            match self.xdp_ports(interface, &info, *xdp_mode, *bind_mode) {
+        for (xdp_mode, bind_mode) in attempts(self.config.mode, interface) {
+            match self.xdp_ports(interface, &info, xdp_mode, bind_mode) {
                 Ok((xdp, found, mode)) => {
                     (running.xdp, ports, running.mode) = (Some(xdp), found, mode);
                     break;
@@ -256,6 +249,24 @@ impl Dataplane {
             .context("cannot start a worker thread")?;
         running.workers.push(WorkerThread { number, waker, thread });
         Ok(())
+    }
+}
+
+/// How to try to receive, one way after the other.
+fn attempts(mode: Mode, interface: &Interface) -> Vec<(XdpMode, BindMode)> {
+    let auto = |mode| match mode {
+        XdpMode::Generic => (mode, BindMode::Copy),
+        XdpMode::Native | XdpMode::Auto => (mode, BindMode::Auto),
+    };
+    match mode {
+        Mode::Auto => {
+            let queues = interface.rx_queues.max(1);
+            modes_by_speed(interface.index, queues).map(auto).into()
+        }
+        Mode::ZeroCopy => vec![(XdpMode::Native, BindMode::ZeroCopy)],
+        Mode::Native => vec![(XdpMode::Native, BindMode::Copy)],
+        Mode::Generic => vec![(XdpMode::Generic, BindMode::Copy)],
+        Mode::Socket => Vec::new(),
     }
 }
 

@@ -41,6 +41,8 @@ named! {
         IaUnexpected = "ia_unexpected",
         /// Success, but neither a lease nor a status in the IA.
         LeaseMissing = "lease_missing",
+        /// No Status Code in the answer to RELEASE, DECLINE or CONFIRM (RFC 8415 18.3.7, 18.3.8, 18.3.3).
+        StatusMissing = "status_missing",
         /// The preferred lifetime exceeds the valid one (RFC 8415 21.6, 21.22).
         PreferredOverValid = "preferred_over_valid",
         /// T1 exceeds T2 (RFC 8415 21.4, 21.21).
@@ -65,7 +67,7 @@ named! {
 /// What was asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// SOLICIT, REQUEST, RENEW or REBIND.
+    /// What kind of message it was.
     pub msg_type: MessageType,
     /// The client.
     pub identity: &'a Identity,
@@ -192,6 +194,13 @@ pub fn judge<'a>(message: &Message<'a>, asked: &Asked<'_>) -> Result<Answer<'a>,
         return Err(Violation::ServerIdMismatch);
     }
     let overall = Status::of(&message.options);
+    if let MessageType::RELEASE
+    | MessageType::DECLINE
+    | MessageType::CONFIRM
+    | MessageType::INFORMATION_REQUEST = asked.msg_type
+    {
+        return judge_without_leases(message, asked, server_id, overall);
+    }
     let mut further = Vec::new();
     let na = IaAsked {
         wanted: asked.na,
@@ -214,6 +223,39 @@ pub fn judge<'a>(message: &Message<'a>, asked: &Asked<'_>) -> Result<Answer<'a>,
         pd: pd.judge(&message.options, overall, &mut further)?,
         further,
     })
+}
+
+/// Judges a reply that grants nothing.
+fn judge_without_leases<'a>(
+    message: &Message<'a>,
+    asked: &Asked<'_>,
+    server_id: &'a [u8],
+    overall: StatusCode,
+) -> Result<Answer<'a>, Violation> {
+    let stateless = asked.msg_type == MessageType::INFORMATION_REQUEST;
+    if !stateless && message.options.first(OptionCode::STATUS_CODE).is_none() {
+        return Err(Violation::StatusMissing);
+    }
+    let refused = |code, iaid: IaId| {
+        for body in message.options.all(code) {
+            let ia = Ia::parse(body).map_err(|_| Violation::Malformed)?;
+            // Who asks for information names no IA (RFC 8415 16.12), and there is none in the answer.
+            if stateless || ia.iaid != iaid {
+                return Err(Violation::IaUnexpected);
+            }
+            let status = Status::of(&ia.options);
+            if status != StatusCode::SUCCESS {
+                return Ok(IaAnswer::Refused(status));
+            }
+        }
+        Ok(IaAnswer::NotAsked)
+    };
+    let pd = refused(OptionCode::IA_PD, asked.identity.iaid_pd)?;
+    let na = match refused(OptionCode::IA_NA, asked.identity.iaid_na)? {
+        IaAnswer::NotAsked if overall != StatusCode::SUCCESS => IaAnswer::Refused(overall),
+        na => na,
+    };
+    Ok(Answer { msg_type: message.msg_type, server_id, na, pd, further: Vec::new() })
 }
 
 /// One IA of the message.

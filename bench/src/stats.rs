@@ -42,6 +42,14 @@ named! {
         RenewReply = "renew_reply",
         /// REBIND to REPLY.
         RebindReply = "rebind_reply",
+        /// RELEASE to REPLY.
+        ReleaseReply = "release_reply",
+        /// DECLINE to REPLY.
+        DeclineReply = "decline_reply",
+        /// CONFIRM to REPLY.
+        ConfirmReply = "confirm_reply",
+        /// INFORMATION-REQUEST to REPLY.
+        InformReply = "inform_reply",
         /// RENEW to the REPLY to it or to the REBIND that followed it; only where clients go on with
         /// REBIND.
         Renewal = "renewal",
@@ -66,6 +74,10 @@ impl Pair {
             Self::SolicitReply => "SOLICIT → REPLY (rapid commit)",
             Self::RenewReply => "RENEW → REPLY",
             Self::RebindReply => "REBIND → REPLY",
+            Self::ReleaseReply => "RELEASE → REPLY",
+            Self::DeclineReply => "DECLINE → REPLY",
+            Self::ConfirmReply => "CONFIRM → REPLY",
+            Self::InformReply => "INFORMATION-REQUEST → REPLY",
             Self::Renewal => "whole renewal",
             Self::Exchange => "whole exchange",
         }
@@ -91,6 +103,14 @@ named! {
         SentRenew = "sent_renew",
         /// REBIND among them.
         SentRebind = "sent_rebind",
+        /// RELEASE among them.
+        SentRelease = "sent_release",
+        /// DECLINE among them.
+        SentDecline = "sent_decline",
+        /// CONFIRM among them.
+        SentConfirm = "sent_confirm",
+        /// INFORMATION-REQUEST among them.
+        SentInform = "sent_inform",
         /// Retransmissions among them (RFC 8415 section 15).
         SentAgain = "sent_again",
         /// Datagrams received.
@@ -110,6 +130,15 @@ named! {
         LostRenewReply = "lost_renew_reply",
         /// REBIND without a REPLY in time.
         LostRebindReply = "lost_rebind_reply",
+        /// RELEASE without a REPLY in time.
+        LostReleaseReply = "lost_release_reply",
+        /// DECLINE without a REPLY in time.
+        LostDeclineReply = "lost_decline_reply",
+        /// CONFIRM without a REPLY in time. A server that cannot tell whether the addresses fit the link
+        /// does not answer (RFC 8415 section 18.3.3).
+        LostConfirmReply = "lost_confirm_reply",
+        /// INFORMATION-REQUEST without a REPLY in time.
+        LostInformReply = "lost_inform_reply",
         /// REQUEST without a REPLY, after which the client began again with SOLICIT.
         RequestTurned = "request_turned",
         /// RENEW without a REPLY, after which the client went on with REBIND.
@@ -141,6 +170,10 @@ named! {
         GrantAtMostMclt = "grant_at_most_mclt",
         /// Grants to the holder of the lease that end before the earlier one would have.
         LifetimeShortened = "lifetime_shortened",
+        /// Leases that were given out although a client had declined them (RFC 8415 section 18.3.8).
+        DeclinedGiven = "declined_given",
+        /// Datagrams that came in on the queue of another generator thread and were handed on to it.
+        Steered = "steered",
         /// Received frames that are not a DHCPv6 datagram for this generator.
         Foreign = "foreign",
         /// Exchanges not begun because nearly all clients were busy.
@@ -188,12 +221,33 @@ pub struct Interval {
     pub failed: u64,
     /// Messages awaiting an answer at its end.
     pub outstanding: u32,
+    /// Clients that hold all that they want at its end.
+    #[serde(default)]
+    pub holding: u32,
     /// Median of the answered messages, microseconds.
     pub p50_us: f64,
     /// 99th percentile of the answered messages, microseconds.
     pub p99_us: f64,
     /// The slowest answered message, microseconds.
     pub max_us: f64,
+}
+
+impl Interval {
+    /// Adds what another generator thread did in the same interval. Quantiles cannot be added; those of
+    /// the slower thread stand.
+    pub fn add(&mut self, other: &Self) {
+        self.at_s = self.at_s.max(other.at_s);
+        self.length_s = self.length_s.max(other.length_s);
+        self.started += other.started;
+        self.completed += other.completed;
+        self.lost += other.lost;
+        self.failed += other.failed;
+        self.outstanding += other.outstanding;
+        self.holding += other.holding;
+        self.p50_us = self.p50_us.max(other.p50_us);
+        self.p99_us = self.p99_us.max(other.p99_us);
+        self.max_us = self.max_us.max(other.max_us);
+    }
 }
 
 /// Everything that one generator measured.
@@ -205,6 +259,8 @@ pub struct Stats {
     pub lag: Histogram<u64>,
     /// The seconds of the run.
     pub series: Vec<Interval>,
+    /// When exchanges were completed, ns from the start of the run; only where that is wanted.
+    pub served: Option<Histogram<u64>>,
     interval: Histogram<u64>,
     interval_begin: u64,
     interval_base: [u64; Counter::ALL.len()],
@@ -224,6 +280,7 @@ impl Stats {
             pairs: Pair::ALL.iter().map(|_| pair()).collect(),
             lag: histogram(),
             series: Vec::with_capacity(4096),
+            served: None,
             interval: histogram(),
             interval_begin: now,
             interval_base: [0; Counter::ALL.len()],
@@ -275,6 +332,10 @@ impl Stats {
             Counter::LostReply,
             Counter::LostRenewReply,
             Counter::LostRebindReply,
+            Counter::LostReleaseReply,
+            Counter::LostDeclineReply,
+            Counter::LostConfirmReply,
+            Counter::LostInformReply,
         ]
         .iter()
         .map(|counter| self.get(*counter))
@@ -298,7 +359,7 @@ impl Stats {
     }
 
     /// Ends the current interval at `now` and returns it; `begin` is the start of the run.
-    pub fn tick(&mut self, begin: u64, now: u64, outstanding: u32) -> Interval {
+    pub fn tick(&mut self, begin: u64, now: u64, outstanding: u32, holding: u32) -> Interval {
         let base = Self { counters: self.interval_base, ..Self::tiny() };
         let since = |counter: Counter| self.get(counter) - base.get(counter);
         let quantile = |q: f64| crate::number::micros(self.interval.value_at_quantile(q));
@@ -310,6 +371,7 @@ impl Stats {
             lost: self.lost() - base.lost(),
             failed: self.failed() - base.failed(),
             outstanding,
+            holding,
             p50_us: quantile(0.5),
             p99_us: quantile(0.99),
             max_us: crate::number::micros(self.interval.max()),
@@ -321,8 +383,35 @@ impl Stats {
         interval
     }
 
-    /// Adds another generator's counts and times. The series stay those of `self`.
+    /// From now on notes when exchanges are completed.
+    pub fn watch_served(&mut self) {
+        self.served = Some(histogram());
+    }
+
+    /// Adds the figures of a generator that ran at the same time: its series are added interval by
+    /// interval.
+    pub fn merge_parallel(&mut self, other: &Self) {
+        self.merge(other);
+        for (number, theirs) in other.series.iter().enumerate() {
+            match self.series.get_mut(number) {
+                Some(mine) => mine.add(theirs),
+                None => self.series.push(*theirs),
+            }
+        }
+    }
+
+    /// Adds the figures of a run that began `offset_s` seconds after this one.
+    pub fn merge_later(&mut self, other: &Self, offset_s: f64) {
+        self.merge(other);
+        let later = |interval: &Interval| Interval { at_s: interval.at_s + offset_s, ..*interval };
+        self.series.extend(other.series.iter().map(later));
+    }
+
+    /// Adds other counts and times. The series stay those of `self`.
     pub fn merge(&mut self, other: &Self) {
+        if let Some(theirs) = &other.served {
+            *self.served.get_or_insert_with(histogram) += theirs;
+        }
         for (mine, theirs) in self.counters.iter_mut().zip(other.counters) {
             *mine += theirs;
         }
@@ -341,6 +430,7 @@ impl Stats {
             pairs: Vec::new(),
             lag: small(),
             series: Vec::new(),
+            served: None,
             interval: small(),
             interval_begin: 0,
             interval_base: [0; Counter::ALL.len()],
@@ -385,11 +475,11 @@ mod tests {
         stats.count_many(Counter::Started, 10);
         stats.count_many(Counter::LostReply, 1);
         stats.answered(Pair::RequestReply, 5_000);
-        let first = stats.tick(0, SECOND_NS, 3);
+        let first = stats.tick(0, SECOND_NS, 3, 0);
         assert_eq!((first.started, first.lost, first.outstanding), (10, 1, 3));
         assert!((first.p50_us - 5.0).abs() < 0.01);
         stats.count_many(Counter::Started, 4);
-        let second = stats.tick(0, 2 * SECOND_NS, 0);
+        let second = stats.tick(0, 2 * SECOND_NS, 0, 0);
         assert_eq!((second.started, second.lost), (4, 0));
         assert_eq!(second.max_us, 0.0);
         assert_eq!(stats.series.len(), 2);
@@ -406,5 +496,26 @@ mod tests {
         assert_eq!(a.get(Counter::Completed), 3);
         assert_eq!(a.pair(Pair::Exchange).answered.len(), 1);
         assert_eq!(a.lag.len(), 1);
+    }
+
+    #[test]
+    fn series_of_threads_are_added_second_by_second() {
+        let (mut a, mut b) = (Stats::new(0), Stats::new(0));
+        a.count_many(Counter::Started, 5);
+        a.tick(0, SECOND_NS, 1, 0);
+        b.count_many(Counter::Started, 7);
+        b.answered(Pair::RequestReply, 9_000_000);
+        b.tick(0, SECOND_NS, 2, 0);
+        b.tick(0, 2 * SECOND_NS, 4, 0);
+        let mut both = a.clone();
+        both.merge_parallel(&b);
+        assert_eq!(
+            (both.series.len(), both.series[0].started, both.series[0].outstanding),
+            (2, 12, 3)
+        );
+        assert!(both.series[0].p99_us >= 8_990.0);
+        a.merge_later(&b, 10.0);
+        assert_eq!((a.series.len(), a.series[2].at_s), (3, 12.0));
+        assert_eq!(a.get(Counter::Started), 12);
     }
 }

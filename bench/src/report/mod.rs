@@ -20,6 +20,7 @@ use crate::{
     number::{float, micros, ratio, seconds},
     oracle::Violation,
     port::PortInfo,
+    scenario::ScenarioReport,
     schedule::Pace,
     stats::{Counter, Interval, Pair, Stats},
 };
@@ -208,6 +209,9 @@ pub struct Summary {
     /// What events did, in a run that had some.
     #[serde(default)]
     pub failover: Option<FailoverReport>,
+    /// What a scenario has to say beside that.
+    #[serde(default)]
+    pub scenario: Option<ScenarioReport>,
 }
 
 /// What a summary is made from.
@@ -312,6 +316,7 @@ impl Summary {
                 .collect(),
             series: stats.series.clone(),
             failover: None,
+            scenario: None,
             setup,
         }
     }
@@ -345,19 +350,20 @@ fn invalid_reasons(
                 "only {started_per_s:.0} of {rate:.0} exchanges per second were started"
             ));
         }
-        if lag.p99_us > setup.lag_limit_us {
-            reasons.push(format!(
-                "the generator was {:.0} us late at the 99th percentile (limit {:.0} us)",
-                lag.p99_us, setup.lag_limit_us
-            ));
-        }
+    }
+    let open_loop = setup.window.is_none();
+    if open_loop && lag.p99_us > setup.lag_limit_us {
+        reasons.push(format!(
+            "the generator was {:.0} us late at the 99th percentile (limit {:.0} us)",
+            lag.p99_us, setup.lag_limit_us
+        ));
     }
     for (counter, remedy) in [
         (Counter::NoClient, "all clients were busy: more --clients"),
         (Counter::NoSlot, "too many exchanges were outstanding: a shorter --timeout"),
     ] {
         let skipped = stats.get(counter);
-        if setup.rate.is_some() && skipped > 0 {
+        if open_loop && skipped > 0 {
             reasons.push(format!("{skipped} exchanges could not be started, {remedy}"));
         }
     }
@@ -374,6 +380,7 @@ pub fn rate_and_window(pace: Pace) -> (Option<f64>, Option<u32>) {
     match pace {
         Pace::Rate(rate) => (Some(rate), None),
         Pace::Window(window) => (None, Some(window)),
+        Pace::Ramp { .. } | Pace::AtOnce => (None, None),
     }
 }
 
@@ -462,8 +469,8 @@ pub(crate) mod tests {
             stats.timed_out(Pair::RequestReply, SECOND_NS);
             stats.timed_out(Pair::Exchange, SECOND_NS);
         }
-        stats.tick(0, SECOND_NS, 4);
-        stats.tick(0, 2 * SECOND_NS, 0);
+        stats.tick(0, SECOND_NS, 4, 0);
+        stats.tick(0, 2 * SECOND_NS, 0, 0);
         let setup = Setup {
             command: vec!["gemel-bench".into(), "run".into(), "<&>".into()],
             rate: Some(500.0),

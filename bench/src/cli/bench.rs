@@ -1,0 +1,457 @@
+//! One generator against one interface, from run to run.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    io::{BufWriter, Write},
+    net::Ipv6Addr,
+    path::Path,
+    sync::{Mutex, atomic::AtomicBool},
+    thread,
+};
+
+use anyhow::{Context, bail};
+
+use super::{FAILED, OK, SLO_MISSED, args::CommonArgs};
+use crate::{
+    clock::Clock,
+    engine::{Choice, Engine, Part, Patience, ReplySeen, World, slots_for_rate},
+    events::Events,
+    failover::FailoverReport,
+    generator::{self, Course, Span, Steering},
+    machine::Environment,
+    message::Traffic,
+    number::{index, low32, whole},
+    os::{self, Interface},
+    port::{AnyPort, Endpoint, Port, PortInfo},
+    report::{self, Live, Measured, Setup, Summary},
+    schedule::{Pace, Schedule, part_of},
+    stats::{Interval, Stats},
+};
+
+/// All that stays the same from run to run.
+pub(super) struct Bench<'a> {
+    pub(super) args: &'a CommonArgs,
+    pub(super) traffic: Traffic,
+    pub(super) stop: &'static AtomicBool,
+    interface: Interface,
+    server: Ipv6Addr,
+    ports: Vec<AnyPort>,
+    environment: Environment,
+    clock: Clock,
+    /// One for each port.
+    worlds: Vec<World>,
+}
+
+/// One run.
+pub(super) struct Phase {
+    pub(super) pace: Pace,
+    /// Its length, seconds.
+    pub(super) seconds: f64,
+    /// It ends after this many exchanges, if that is sooner.
+    pub(super) exchanges: Option<u64>,
+    pub(super) traffic: Traffic,
+    /// Makes the random choices differ from run to run.
+    pub(super) salt: u64,
+    /// Length of an interval of the series, seconds.
+    pub(super) interval: f64,
+    /// How long clients wait.
+    pub(super) patience: Patience,
+    /// Messages are sent again as RFC 8415 has it, until this many seconds after the start.
+    pub(super) by_rfc: Option<f64>,
+    pub(super) disturbance: Option<Disturbance>,
+}
+
+impl Phase {
+    pub(super) fn new(bench: &Bench<'_>, pace: Pace, seconds: f64) -> Self {
+        Self {
+            pace,
+            seconds,
+            exchanges: None,
+            traffic: bench.traffic.clone(),
+            salt: 0,
+            interval: 1.0,
+            patience: bench.args.patience(),
+            by_rfc: None,
+            disturbance: None,
+        }
+    }
+}
+
+/// What happens in the middle of a run.
+pub(super) struct Disturbance {
+    pub(super) events: Events,
+    pub(super) mclt: Option<u32>,
+}
+
+/// What a run brought.
+pub(super) struct Outcome {
+    pub(super) summary: Summary,
+    pub(super) stats: Stats,
+    pub(super) span: Span,
+}
+
+impl<'a> Bench<'a> {
+    pub(super) fn open(args: &'a CommonArgs) -> anyhow::Result<Self> {
+        let interface = Interface::by_name(&args.interface)?;
+        let server = args.server.unwrap_or(gemel_wire::ALL_RELAY_AGENTS_AND_SERVERS);
+        let relayed = args.relay > 0;
+        let own = if relayed { interface.global() } else { interface.link_local() };
+        let source = args.source.or(own).with_context(|| {
+            let kind = if relayed { "global" } else { "link-local" };
+            format!(
+                "{} has no {kind} address to send from: is it up? (--source gives another)",
+                interface.name
+            )
+        })?;
+        let traffic = args.traffic(source)?;
+        let queues = args.queues();
+        let parts = low32(queues.len() as u64);
+        if args.clients < parts {
+            bail!("there are fewer clients than queues");
+        }
+        let cores = args.cores();
+        if !cores.is_empty() && cores.len() != queues.len() {
+            bail!("{} queues need as many cores, not {}", queues.len(), cores.len());
+        }
+        // With several queues each thread binds itself.
+        if let ([core], 1) = (cores.as_slice(), parts) {
+            os::pin_to_core(*core).with_context(|| format!("cannot bind to core {core}"))?;
+        }
+        let endpoint = Endpoint {
+            interface: interface.clone(),
+            source,
+            source_port: if relayed { gemel_wire::SERVER_PORT } else { gemel_wire::CLIENT_PORT },
+            server,
+            server_mac: args.server_mac,
+        };
+        let leases = u32::from(traffic.na) + u32::from(traffic.pd);
+        let mut first = 0;
+        let worlds = (0..parts).map(|number| {
+            let count = low32(part_of(args.clients.into(), number, parts));
+            first += count;
+            World::part(args.seed, first - count, count, leases)
+        });
+        Ok(Self {
+            environment: Environment::probe(&interface.name),
+            ports: AnyPort::open(args.mode, &endpoint, &queues)?,
+            worlds: worlds.collect(),
+            args,
+            interface,
+            traffic,
+            server,
+            clock: Clock::start(),
+            stop: os::stop_on_interrupt(),
+        })
+    }
+
+    /// The most clients that can wait for an answer at once.
+    pub(super) fn outstanding_max(&self) -> u64 {
+        let parts = self.parts();
+        u64::from(Part::new(0, parts).slots_max()) * u64::from(parts)
+    }
+
+    /// How many clients hold all that they want.
+    pub(super) fn holding(&self) -> u64 {
+        self.worlds.iter().map(|world| u64::from(world.clients.holding())).sum()
+    }
+
+    fn parts(&self) -> u32 {
+        low32(self.ports.len() as u64)
+    }
+
+    /// Makes one run; `progress` sees the end of each interval.
+    pub(super) fn run(
+        &mut self,
+        phase: Phase,
+        live: &Live,
+        progress: &mut (dyn FnMut(&Interval) + Send),
+    ) -> anyhow::Result<Outcome> {
+        let parts = self.parts();
+        let seed = self.args.seed ^ phase.salt.rotate_left(32);
+        let worlds = std::mem::take(&mut self.worlds);
+        let mut engines: Vec<_> = (0..parts)
+            .zip(worlds)
+            .map(|(number, world)| {
+                let patience = phase.patience;
+                let outstanding = outstanding(&phase, &patience, &world, parts);
+                let traffic = share_traffic(&phase.traffic, number, parts);
+                let now = self.clock.now();
+                let part = (number, parts);
+                Engine::part(traffic, world, outstanding, patience, seed, now, part)
+            })
+            .collect();
+        let begin = self.clock.now();
+        for engine in &mut engines {
+            prepare(engine, &phase, begin);
+        }
+        if let Some(disturbance) = &phase.disturbance {
+            disturbance.events.begin(self.clock, begin);
+        }
+        let merge = Mutex::new(Merge::new(parts, live, progress));
+        let spans = self.generate(&mut engines, &phase, begin, &merge)?;
+        drop(merge);
+        live.done();
+        Ok(self.conclude(engines, &spans, phase))
+    }
+
+    fn generate(
+        &mut self,
+        engines: &mut [Engine],
+        phase: &Phase,
+        begin: u64,
+        merge: &Mutex<Merge<'_>>,
+    ) -> anyhow::Result<Vec<Span>> {
+        let parts = self.parts();
+        let cores = if parts > 1 { self.args.cores() } else { Vec::new() };
+        let (clock, stop) = (self.clock, self.stop);
+        let steering: Vec<_> = if parts > 1 {
+            Steering::between(parts).into_iter().map(Some).collect()
+        } else {
+            vec![None]
+        };
+        let mut work: Vec<_> = (0..parts)
+            .zip(engines.iter_mut().zip(&mut self.ports))
+            .zip(steering)
+            .map(|((number, (engine, port)), steering)| {
+                let core = cores.get(index(number)).copied();
+                move || {
+                    if let Some(core) = core {
+                        os::pin_to_core(core)?;
+                    }
+                    let (pace, offset) = phase.pace.share(number, parts);
+                    let exchanges = phase.exchanges.map(|all| part_of(all, number, parts));
+                    let duration = whole(phase.seconds * 1e9);
+                    let mut schedule = Schedule::new(pace, begin + offset, duration, exchanges);
+                    let interval = whole(phase.interval * 1e9);
+                    let course = Course { begin, interval, clock: &clock, stop, steering };
+                    let mut progress = |interval: &Interval| {
+                        if let Ok(mut merge) = merge.lock() {
+                            merge.add(interval);
+                        }
+                    };
+                    match port {
+                        AnyPort::Xdp(port) => generator::run(
+                            engine,
+                            &mut **port,
+                            &mut schedule,
+                            &course,
+                            &mut progress,
+                        ),
+                        AnyPort::Socket(port) => generator::run(
+                            engine,
+                            &mut **port,
+                            &mut schedule,
+                            &course,
+                            &mut progress,
+                        ),
+                    }
+                }
+            })
+            .collect();
+        // One queue stays on this thread, which may be bound to a core already.
+        let results: Vec<_> = if work.len() == 1 {
+            work.drain(..).map(|work| work()).collect()
+        } else {
+            thread::scope(|scope| {
+                let threads: Vec<_> = work.into_iter().map(|work| scope.spawn(work)).collect();
+                let panicked = |_| Err(std::io::Error::other("a generator thread panicked"));
+                threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+            })
+        };
+        results
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("sending on {} broke off", self.interface.name))
+    }
+
+    fn conclude(&mut self, engines: Vec<Engine>, spans: &[Span], phase: Phase) -> Outcome {
+        let span = Span::join(spans);
+        let mut replies: Vec<Vec<ReplySeen>> = Vec::new();
+        let mut all: Option<Stats> = None;
+        for mut engine in engines {
+            replies.push(engine.take_replies());
+            let (mut world, stats) = engine.finish();
+            world.audit(span.end);
+            self.worlds.push(world);
+            match &mut all {
+                Some(all) => all.merge_parallel(&stats),
+                None => all = Some(stats),
+            }
+        }
+        let stats = all.unwrap_or_else(|| Stats::new(span.begin));
+        let joined = self.joined(span.end);
+        let world = joined.as_ref().unwrap_or(&self.worlds[0]);
+        let mut summary = Summary::new(Measured {
+            setup: self.setup(&phase),
+            environment: self.environment.clone(),
+            stats: &stats,
+            world,
+            span,
+            started_at: self.clock.unix_seconds(span.begin),
+            port: PortInfo::join(self.ports.iter().map(|port| match port {
+                AnyPort::Xdp(port) => port.info(),
+                AnyPort::Socket(port) => port.info(),
+            })),
+        });
+        if let Some(disturbance) = phase.disturbance {
+            let events = disturbance.events.end();
+            let replies = replies.swap_remove(0);
+            let mclt = disturbance.mclt;
+            let report = FailoverReport::new(&events, &replies, &stats, world, &span, mclt);
+            summary.failover = Some(report);
+        }
+        Outcome { summary, stats, span }
+    }
+
+    /// What all threads have found together, if there are several.
+    fn joined(&self, now: u64) -> Option<World> {
+        (self.worlds.len() > 1).then(|| {
+            let mut all = World::join(&self.worlds, self.args.seed, now);
+            all.audit(now);
+            all
+        })
+    }
+
+    fn setup(&self, phase: &Phase) -> Setup {
+        let args = self.args;
+        let (rate, window) = report::rate_and_window(phase.pace);
+        let links = self.traffic.relay.as_ref().map_or(&[][..], |relay| &relay.links);
+        Setup {
+            command: std::env::args().collect(),
+            rate,
+            window,
+            seconds: phase.seconds,
+            clients: args.clients,
+            seed: args.seed,
+            ia: args.ia.as_str().into(),
+            rapid_commit: args.rapid_commit,
+            renew_share: args.renew_share,
+            relay_depth: args.relay,
+            link_addresses: links.iter().take(16).map(ToString::to_string).collect(),
+            returning: match phase.traffic.choice {
+                Choice::Returning(share) => Some(share),
+                _ => None,
+            },
+            timeout_ms: args.timeout_ms(),
+            retransmit_ms: args.retransmit,
+            any_server_ms: args.any_server,
+            interface: self.interface.name.clone(),
+            server: self.server.to_string(),
+            core: args.core,
+            lag_limit_us: args.lag_limit,
+        }
+    }
+
+    /// Writes the grants, if that is wanted.
+    pub(super) fn write_grants(&self) -> anyhow::Result<()> {
+        let Some(path) = &self.args.grants else { return Ok(()) };
+        let joined = self.joined(self.clock.now());
+        let world = joined.as_ref().unwrap_or(&self.worlds[0]);
+        let write = || {
+            let mut out = BufWriter::new(fs::File::create(path)?);
+            let csv = path.extension().is_some_and(|extension| extension == "csv");
+            world.ledger.write(&mut out, csv, &world.clients, &self.clock)?;
+            out.flush()
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Shows and writes what came out, and finds the exit status.
+    pub(super) fn finish(&self, summary: &Summary, stats: &Stats) -> anyhow::Result<u8> {
+        let args = self.args;
+        self.write_grants()?;
+        println!("{}", report::text(summary, stats));
+        write_out(args.out.as_deref(), summary, stats)?;
+        let missed = args.slo.as_ref().map(|slo| slo.missed(summary)).unwrap_or_default();
+        for objective in &missed {
+            println!("MISSED: {objective}");
+        }
+        if args.json {
+            println!("{}", serde_json::to_string(summary)?);
+        }
+        Ok(match (summary.passed, missed.is_empty()) {
+            (false, _) => FAILED,
+            (true, false) => SLO_MISSED,
+            (true, true) => OK,
+        })
+    }
+}
+
+/// Sums up the intervals of all threads.
+struct Merge<'a> {
+    parts: u32,
+    /// Of each interval that is not complete yet, how many threads have reported, and their sum.
+    pending: VecDeque<(u32, Interval)>,
+    live: &'a Live,
+    progress: &'a mut (dyn FnMut(&Interval) + Send),
+}
+
+impl<'a> Merge<'a> {
+    fn new(parts: u32, live: &'a Live, progress: &'a mut (dyn FnMut(&Interval) + Send)) -> Self {
+        Self { parts, pending: [].into(), live, progress }
+    }
+
+    fn add(&mut self, interval: &Interval) {
+        // Threads tick at the same moments: what belongs together ends within half an interval.
+        let same = |other: &Interval| (other.at_s - interval.at_s).abs() < interval.length_s / 2.0;
+        match self.pending.iter_mut().find(|(_, other)| same(other)) {
+            Some((count, sum)) => {
+                *count += 1;
+                sum.add(interval);
+            }
+            None => self.pending.push_back((1, *interval)),
+        }
+        while self.pending.front().is_some_and(|(count, _)| *count >= self.parts) {
+            if let Some((_, interval)) = self.pending.pop_front() {
+                self.live.show(&interval);
+                (self.progress)(&interval);
+            }
+        }
+    }
+}
+
+fn outstanding(phase: &Phase, patience: &Patience, world: &World, parts: u32) -> u32 {
+    let clients = low32(world.clients.len() as u64);
+    match phase.pace {
+        _ if phase.by_rfc.is_some() => clients,
+        Pace::Rate(rate) => slots_for_rate(rate / f64::from(parts), patience.timeout),
+        Pace::Ramp { from, to } => {
+            slots_for_rate(from.max(to) / f64::from(parts), patience.timeout)
+        }
+        Pace::Window(window) => window,
+        Pace::AtOnce => clients,
+    }
+}
+
+/// What a thread's share of the clients does.
+fn share_traffic(traffic: &Traffic, number: u32, parts: u32) -> Traffic {
+    let mut traffic = traffic.clone();
+    if let Choice::Churn { held } = &mut traffic.choice {
+        *held = low32(part_of((*held).into(), number, parts));
+    }
+    traffic
+}
+
+fn prepare(engine: &mut Engine, phase: &Phase, begin: u64) {
+    if let Some(disturbance) = &phase.disturbance {
+        engine.watch(disturbance.mclt);
+    }
+    if let Some(seconds) = phase.by_rfc {
+        engine.set_patience(Patience::by_rfc(begin + whole(seconds * 1e9)));
+        engine.watch_served(begin, phase.pace == Pace::AtOnce);
+    }
+}
+
+pub(super) fn write_out(
+    folder: Option<&Path>,
+    summary: &Summary,
+    stats: &Stats,
+) -> anyhow::Result<()> {
+    if let Some(folder) = folder {
+        let page = report::write_all(folder, summary, stats)
+            .with_context(|| format!("cannot write into {}", folder.display()))?;
+        println!("report {}", page.display());
+    }
+    Ok(())
+}

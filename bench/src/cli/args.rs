@@ -2,14 +2,14 @@
 
 use std::{net::Ipv6Addr, path::PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
     engine::{Choice, Patience, Retransmit},
     message::Traffic,
-    os,
-    port::Mode,
+    os::{self, Interface},
+    port::{Endpoint, Mode},
     relay::{self, RELAY_DEPTH_MAX, RelayPath, Template},
     slo::Slo,
 };
@@ -215,8 +215,29 @@ impl CommonArgs {
         }))
     }
 
+    /// Where packets go from and to, and what is in them.
+    pub(super) fn endpoint(&self, interface: &Interface) -> anyhow::Result<(Endpoint, Traffic)> {
+        let relayed = self.relay > 0;
+        let own = if relayed { interface.global() } else { interface.link_local() };
+        let source = self.source.or(own).with_context(|| {
+            let kind = if relayed { "global" } else { "link-local" };
+            format!(
+                "{} has no {kind} address to send from: is it up? (--source gives another)",
+                interface.name
+            )
+        })?;
+        let endpoint = Endpoint {
+            interface: interface.clone(),
+            source,
+            source_port: if relayed { gemel_wire::SERVER_PORT } else { gemel_wire::CLIENT_PORT },
+            server: self.server.unwrap_or(gemel_wire::ALL_RELAY_AGENTS_AND_SERVERS),
+            server_mac: self.server_mac,
+        };
+        Ok((endpoint, self.traffic(source)?))
+    }
+
     /// What clients ask for.
-    pub(super) fn traffic(&self, source: Ipv6Addr) -> anyhow::Result<Traffic> {
+    fn traffic(&self, source: Ipv6Addr) -> anyhow::Result<Traffic> {
         let traffic = Traffic {
             na: !matches!(self.ia, IaChoice::Pd),
             pd: !matches!(self.ia, IaChoice::Na),

@@ -23,7 +23,7 @@ use crate::{
     message::Traffic,
     number::{index, low32, whole},
     os::{self, Interface},
-    port::{AnyPort, Endpoint, Port, PortInfo},
+    port::{AnyPort, Port, PortInfo},
     report::{self, Live, Measured, Setup, Summary},
     schedule::{Pace, Schedule, part_of},
     stats::{Interval, Stats},
@@ -94,17 +94,7 @@ pub(super) struct Outcome {
 impl<'a> Bench<'a> {
     pub(super) fn open(args: &'a CommonArgs) -> anyhow::Result<Self> {
         let interface = Interface::by_name(&args.interface)?;
-        let server = args.server.unwrap_or(gemel_wire::ALL_RELAY_AGENTS_AND_SERVERS);
-        let relayed = args.relay > 0;
-        let own = if relayed { interface.global() } else { interface.link_local() };
-        let source = args.source.or(own).with_context(|| {
-            let kind = if relayed { "global" } else { "link-local" };
-            format!(
-                "{} has no {kind} address to send from: is it up? (--source gives another)",
-                interface.name
-            )
-        })?;
-        let traffic = args.traffic(source)?;
+        let (endpoint, traffic) = args.endpoint(&interface)?;
         let queues = args.queues();
         let parts = low32(queues.len() as u64);
         if args.clients < parts {
@@ -118,13 +108,6 @@ impl<'a> Bench<'a> {
         if let ([core], 1) = (cores.as_slice(), parts) {
             os::pin_to_core(*core).with_context(|| format!("cannot bind to core {core}"))?;
         }
-        let endpoint = Endpoint {
-            interface: interface.clone(),
-            source,
-            source_port: if relayed { gemel_wire::SERVER_PORT } else { gemel_wire::CLIENT_PORT },
-            server,
-            server_mac: args.server_mac,
-        };
         let leases = u32::from(traffic.na) + u32::from(traffic.pd);
         let mut first = 0;
         let worlds = (0..parts).map(|number| {
@@ -139,7 +122,7 @@ impl<'a> Bench<'a> {
             args,
             interface,
             traffic,
-            server,
+            server: endpoint.server,
             clock: Clock::start(),
             stop: os::stop_on_interrupt(),
         })

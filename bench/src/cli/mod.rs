@@ -10,6 +10,7 @@ mod churn;
 mod failover;
 mod find_max;
 mod mix;
+mod packets;
 mod ramp;
 mod setup;
 mod soak;
@@ -68,6 +69,10 @@ enum Command {
     /// after 500 ms and give up after 10 s. SIGUSR1 and SIGUSR2 mark an event that somebody else
     /// brings about.
     Failover(failover::FailoverArgs),
+    /// Packets per second: SOLICIT out, ADVERTISE (or the SOLICIT itself, from a reflector) back.
+    Packets(packets::PacketsArgs),
+    /// Answer every packet with itself, addresses swapped: the ceiling of this host's rings.
+    Reflector(packets::ReflectorArgs),
     /// A long run: do latency, loss and memory stay what they were?
     Soak(soak::SoakArgs),
 }
@@ -86,6 +91,8 @@ pub fn main() -> ExitCode {
         Command::Pd(args) => steady::pd(args),
         Command::Relay(args) => steady::relay(args),
         Command::Failover(args) => failover::run(args),
+        Command::Packets(args) => packets::packets(&args),
+        Command::Reflector(args) => packets::reflector(&args),
         Command::Soak(args) => soak::run(&args),
     };
     match result {
@@ -130,6 +137,8 @@ mod tests {
             "gemel-bench renew-storm -i eth1 --clients 1000 --within 0",
             "gemel-bench mix -i eth1 --rate 100 --shares new=1,renew=2",
             "gemel-bench churn -i eth1 --fill 1000 --hold 10",
+            "gemel-bench packets -i eth1 --window 64 --mode xdp-native",
+            "gemel-bench reflector -i eth1 --seconds 5",
             "gemel-bench soak -i eth1 --rate 1000 --interval 5",
             "gemel-bench run -i eth1 --rate 5 --retransmit --any-server 300",
             "gemel-bench failover -i eth1 --at 5:reboot --at 8.5:date --mclt 60 --retransmit 50",

@@ -70,13 +70,12 @@ pub fn run(
     let (mut outstanding, mut heard) = (0_u32, begin);
     loop {
         let before = report.advertises + report.reflected;
-        let foreign = port.receive(&mut |datagram| {
-            match datagram.first().copied().map(MessageType) {
+        let foreign =
+            port.receive(&mut |datagram| match datagram.first().copied().map(MessageType) {
                 Some(MessageType::ADVERTISE) => report.advertises += 1,
                 Some(MessageType::SOLICIT) => report.reflected += 1,
                 _ => report.other += 1,
-            }
-        })?;
+            })?;
         report.other += foreign;
         let came = low32(report.advertises + report.reflected - before);
         outstanding = outstanding.saturating_sub(came);

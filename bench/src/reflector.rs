@@ -67,8 +67,7 @@ impl Reflector {
         }
         let attachment = attached.map_err(program_error)?;
         let umem = Umem::new(UmemConfig::default()).map_err(xdp)?;
-        let socket =
-            Socket::bind(umem, &SocketConfig::new(interface.index, queue)).map_err(xdp)?;
+        let socket = Socket::bind(umem, &SocketConfig::new(interface.index, queue)).map_err(xdp)?;
         program.set_socket(queue, &socket).map_err(program_error)?;
         Ok(Self {
             program,

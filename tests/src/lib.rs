@@ -13,6 +13,7 @@
 pub mod bench;
 pub mod clients;
 pub mod gemel;
+pub mod kea;
 mod lab;
 pub mod pair;
 mod process;

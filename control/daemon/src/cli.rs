@@ -16,6 +16,7 @@ use crate::{
     ca,
     config::{Config, ConfigErrors, LogFormat},
     ctl,
+    histogram::{self, HistogramArgs},
     leases::{self, LeaseView},
     pair, serve,
 };
@@ -91,6 +92,8 @@ enum Question {
     Counters,
     /// The bindings in memory
     Leases,
+    /// Where the time of packets goes: percentiles of each stage
+    Histogram(HistogramArgs),
     /// The pair: its state, and commands to it
     Failover {
         #[command(subcommand)]
@@ -308,6 +311,7 @@ fn ask(
         Question::Status => "status".to_owned(),
         Question::Counters => "counters".to_owned(),
         Question::Leases => "leases".to_owned(),
+        Question::Histogram(args) => args.command(),
         Question::Failover { command } => match command {
             FailoverCommand::Status => "failover status".to_owned(),
             FailoverCommand::PartnerDown { relationship, .. } => {
@@ -323,6 +327,16 @@ fn ask(
     };
     if !json && matches!(question, Question::Leases) {
         writeln!(out, "{}", leases::TEXT_HEADER)?;
+    }
+    if let Question::Histogram(args) = question {
+        let mut views = Vec::new();
+        ctl::ask(&socket, &command, |line| {
+            views.push(serde_json::from_str(line)?);
+            Ok(())
+        })?;
+        histogram::write(&mut out, &views, args, json)?;
+        out.flush()?;
+        return Ok(ExitCode::SUCCESS);
     }
     ctl::ask(&socket, &command, |line| {
         if json {
@@ -414,6 +428,8 @@ mod tests {
             "gemel ctl --socket /s --json status",
             "gemel ctl status --socket /s --json",
             "gemel ctl leases",
+            "gemel ctl histogram",
+            "gemel ctl histogram --stage sync --worker 0 --hgrm --reset",
             "gemel ctl failover status --json",
             "gemel ctl failover partner-down pair --confirm",
             "gemel ctl failover resync",
@@ -425,8 +441,14 @@ mod tests {
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));
         }
-        for line in ["gemel ctl", "gemel ctl failover", "gemel ctl rest", "gemel ca issue /root/ca"]
-        {
+        for line in [
+            "gemel ctl",
+            "gemel ctl histogram --hgrm",
+            "gemel ctl histogram --stage x",
+            "gemel ctl failover",
+            "gemel ctl rest",
+            "gemel ca issue /root/ca",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
         Cli::command().debug_assert();

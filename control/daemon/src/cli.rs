@@ -18,7 +18,7 @@ use crate::{
     ctl,
     histogram::{self, HistogramArgs},
     leases::{self, LeaseView},
-    pair, serve,
+    pair, serve, tune,
 };
 
 /// Where the configuration is looked for unless told otherwise.
@@ -76,6 +76,18 @@ enum Command {
         json: bool,
         #[command(subcommand)]
         question: Question,
+    },
+    /// Looks at this host for what matters to the server, and says what to change; changes nothing
+    Tune {
+        /// The configuration file [default: /etc/gemel/gemel.toml, unless --interface is given]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Looks at this interface in place of those of the configuration; may be given several times
+        #[arg(long, value_name = "IF")]
+        interface: Vec<String>,
+        /// One JSON array with all checks
+        #[arg(long)]
+        json: bool,
     },
     /// Makes certificates for the servers of a pair
     Ca {
@@ -168,6 +180,7 @@ pub fn main() -> ExitCode {
         Command::Check { config, partner: true } => Ok(show_partner_text(&config)),
         Command::Leases { config, store, json } => list_store(&config, store, json),
         Command::Ctl { config, socket, json, question } => ask(&config, socket, json, &question),
+        Command::Tune { config, interface, json } => look_at_host(config, &interface, json),
         Command::Ca { command } => make_certificates(&command),
     };
     match result {
@@ -352,6 +365,21 @@ fn ask(
     Ok(ExitCode::SUCCESS)
 }
 
+fn look_at_host(config: Option<PathBuf>, interfaces: &[String], json: bool) -> Result<ExitCode> {
+    let path = match config {
+        None if !interfaces.is_empty() => None,
+        config => Some(config.unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT))),
+    };
+    let config = match path.map(|path| Config::load(&path)).transpose() {
+        Ok(config) => config,
+        Err(errors) => return Ok(report(&errors)),
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let fine = tune::run(&mut out, config.as_ref(), interfaces, json)?;
+    out.flush()?;
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn make_certificates(command: &CaCommand) -> Result<ExitCode> {
     match command {
         CaCommand::Init { folder } => {
@@ -434,6 +462,8 @@ mod tests {
             "gemel ctl failover partner-down pair --confirm",
             "gemel ctl failover resync",
             "gemel ctl failover disconnect pair",
+            "gemel tune --interface eth1 --interface eth2 --json",
+            "gemel tune --config a.toml",
             "gemel ctl drain",
             "gemel ctl drain pair --undo",
             "gemel ca init /root/ca",

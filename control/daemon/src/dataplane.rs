@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Octets of a UMEM frame: a whole Ethernet frame and the headroom of the kernel.
-const FRAME_LEN: u32 = 2048;
+pub(crate) const FRAME_LEN: u32 = 2048;
 /// Buffers of a socket worker at most; its buffers are twice as large as frames.
 const SOCKET_FRAMES_MAX: usize = 8192;
 /// Buffers of the socket worker that stands beside AF_XDP, where few packets come.

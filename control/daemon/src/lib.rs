@@ -17,3 +17,4 @@ pub mod serve;
 pub mod slice;
 pub mod stages;
 pub mod status;
+pub mod tune;

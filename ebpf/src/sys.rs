@@ -34,6 +34,18 @@ pub(crate) fn query(ifindex: u32) -> io::Result<ProgramIds> {
     })
 }
 
+/// What the driver of an interface can do: bits of `enum netdev_xdp_act` of `linux/netdev.h`.
+/// Linux 6.3 and later.
+pub(crate) fn features(ifindex: u32) -> io::Result<u64> {
+    let mut opts = libbpf_sys::bpf_xdp_query_opts {
+        sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    // SAFETY: as in `query`.
+    check(unsafe { libbpf_sys::bpf_xdp_query(index(ifindex)?, 0, &raw mut opts) })?;
+    Ok(opts.feature_flags)
+}
+
 /// Attaches a program by a link, which ends when its descriptor is closed.
 pub(crate) fn create_link(
     program: BorrowedFd<'_>,

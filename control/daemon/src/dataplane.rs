@@ -17,6 +17,7 @@ use gemel_server::Server;
 use gemel_worker::{
     InterfaceInfo, Port, ServerSocket, SocketPort, Worker, WorkerConfig, WorkerCounters,
     WorkerError, XdpPort,
+    stages::Stage,
     submit::{self, ServiceState, Submission, Waker},
 };
 use nix::{
@@ -31,10 +32,11 @@ use crate::{
     control::{Resolvers, error_chain},
     interfaces::Interface,
     slice::ask_for_short_slices,
+    stages::Stages,
 };
 
 /// Octets of a UMEM frame: a whole Ethernet frame and the headroom of the kernel.
-const FRAME_LEN: u32 = 2048;
+pub(crate) const FRAME_LEN: u32 = 2048;
 /// Buffers of a socket worker at most; its buffers are twice as large as frames.
 const SOCKET_FRAMES_MAX: usize = 8192;
 /// Buffers of the socket worker that stands beside AF_XDP, where few packets come.
@@ -51,6 +53,7 @@ pub struct Dataplane {
     submissions: Sender<Submission>,
     resolvers: Resolvers,
     counters: AllCounters,
+    stages: Arc<Stages>,
     next_core: std::cell::Cell<usize>,
 }
 
@@ -82,9 +85,10 @@ impl Dataplane {
         submissions: Sender<Submission>,
         resolvers: Resolvers,
         counters: AllCounters,
+        stages: Arc<Stages>,
     ) -> Self {
         let next_core = std::cell::Cell::new(0);
-        Self { config, server, service, submissions, resolvers, counters, next_core }
+        Self { config, server, service, submissions, resolvers, counters, stages, next_core }
     }
 
     /// Starts the workers of an interface that is up and has a link-local address.
@@ -226,6 +230,7 @@ impl Dataplane {
         resolvers.push(Some(resolver));
         drop(resolvers);
         self.counters.lock().push((label.to_owned(), Arc::clone(&counters)));
+        let recorder = Some(self.stages.recorder(label, Stage::WORKER));
         let config = WorkerConfig { batch: self.config.batch, held_max };
         let server = Arc::clone(&self.server);
         let service = Arc::clone(&self.service);
@@ -239,7 +244,9 @@ impl Dataplane {
                 }
                 short_slices(&label);
                 // After pinning, so that the memory is near the core.
-                let worker = Worker::new(port(), server, submitter, service, counters, config);
+                let port = port();
+                let worker =
+                    Worker::new(port, server, submitter, service, counters, recorder, config);
                 let result = worker.run(&stop);
                 if let Err(error) = &result {
                     error!(worker = label, reason = error_chain(error), "worker ended");

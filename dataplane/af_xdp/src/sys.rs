@@ -183,3 +183,31 @@ pub(crate) fn interface_index(name: &str) -> Option<u32> {
         index => Some(index),
     }
 }
+
+/// An ethtool request that only reads: its structure, of `N` words, begins with `command` and comes
+/// back filled in.
+pub(crate) fn ethtool<const N: usize>(
+    socket: &impl AsRawFd,
+    interface: &str,
+    command: u32,
+) -> io::Result<[u32; N]> {
+    /// `struct ifreq` with the member of its union that holds a pointer.
+    #[repr(C)]
+    struct Request {
+        name: [u8; libc::IF_NAMESIZE],
+        data: *mut c_void,
+        rest: [u64; 2],
+    }
+    let mut name = [0; libc::IF_NAMESIZE];
+    let room = name.split_last_mut().map_or(&mut [][..], |(_, room)| room);
+    room.get_mut(..interface.len())
+        .ok_or(io::ErrorKind::InvalidInput)?
+        .copy_from_slice(interface.as_bytes());
+    let mut words = [0; N];
+    words[0] = command;
+    let mut request = Request { name, data: words.as_mut_ptr().cast(), rest: [0; 2] };
+    // SAFETY: the request is as large as the kernel's; for the commands that `nic` uses the kernel
+    // fills a structure of exactly `N` words behind the pointer, which outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) })?;
+    Ok(words)
+}

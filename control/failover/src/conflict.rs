@@ -156,8 +156,8 @@ fn addition(
     }
 }
 
-/// Whether the received version is the later one. Exactly one server says so, unless both have
-/// the same version.
+/// Whether the received version is the later one. Exactly one server says so, unless both versions
+/// say the same: if each took the other's, they would swap them. What decides last has no meaning.
 fn is_later(ours: &Binding, received: &Update<'_>, role: Role) -> bool {
     let heard = ours.client_last_transaction_time;
     let heard = (heard != AbsoluteTime::ZERO).then_some(heard);
@@ -166,7 +166,9 @@ fn is_later(ours: &Binding, received: &Update<'_>, role: Role) -> bool {
     let order = their_time
         .cmp(&our_time)
         .then(rank(received.status).cmp(&rank(ours.status)))
-        .then(received.state_expiration_time.cmp(&ours.state_expiration_time));
+        .then(received.state_expiration_time.cmp(&ours.state_expiration_time))
+        .then(received.valid_lifetime.cmp(&ours.valid_lifetime))
+        .then(received.preferred_lifetime.cmp(&ours.preferred_lifetime));
     match order {
         Ordering::Greater => true,
         Ordering::Less => false,

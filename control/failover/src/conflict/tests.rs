@@ -352,6 +352,26 @@ proptest! {
     }
 }
 
+/// Two abandoned leases of one client that were heard by the partner alone, and differ in lifetimes
+/// alone: one of them stays, they do not change places.
+#[test]
+fn what_differs_in_lifetimes_alone_is_not_swapped() {
+    let quarantine = |valid_lifetime, preferred_lifetime| Binding {
+        client_last_transaction_time: AbsoluteTime::ZERO,
+        valid_lifetime,
+        preferred_lifetime,
+        ..version(BindingStatus::Abandoned, 1, -10, 100)
+    };
+    let (less, more) = (quarantine(1, 1), quarantine(2, 1));
+    for (less, more) in [(less, more.clone()), (quarantine(2, 0), more)] {
+        for role in [Role::Primary, Role::Secondary] {
+            assert_eq!(judge(&less, &more, role), Decision::Accept);
+            assert_eq!(judge(&more, &less, role), OUTDATED);
+            assert_eq!(judge(&more, &more, role), Decision::Accept, "a resend");
+        }
+    }
+}
+
 /// A client has declined the lease at one server, and the other has given it to it again.
 #[test]
 fn the_end_of_a_quarantine_does_not_concern_who_was_heard_since() {

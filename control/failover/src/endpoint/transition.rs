@@ -18,11 +18,15 @@ use crate::{
 /// How often a server that serves clients writes down that it does (section 8.3.2 step 5).
 const OPERATION_INTERVAL: Duration = Duration::from_secs(4);
 
+/// How much longer than the startup time STARTUP lasts while a connected partner has still to say
+/// its state. Writing that takes milliseconds; a disk that hangs comes back or fails before this.
+const STATE_TIME_MAX: Duration = Duration::from_secs(60);
+
 impl Endpoint {
     /// A timer has run out.
     pub(super) fn expired(&mut self, timer: Timer, now: Now) {
         match timer {
-            Timer::Startup => self.input(Input::StartupOver, "no partner was found", now),
+            Timer::Startup => self.startup_over(now),
             Timer::RecoverWait => self.input(Input::RecoverWaitOver, "the MCLT is over", now),
             Timer::AutoPartnerDown => {
                 self.input(Input::AutoPartnerDown, "auto-partner-down", now);
@@ -51,6 +55,22 @@ impl Endpoint {
                 self.record_changed = true;
             }
         }
+    }
+
+    /// The startup time is over. It is meant for a partner that is not there (section 8.3.2 step 3):
+    /// one that is, and whose state has not reached its stable storage yet, may have been told that
+    /// this server is down. It is waited for, but not for ever, should it never come.
+    fn startup_over(&mut self, now: Now) {
+        if self.connection.awaits_state() {
+            if self.startup_prolonged {
+                self.close(&Refusal::drop("the partner does not say its state"), now);
+            } else {
+                self.startup_prolonged = true;
+                self.timers.set(Timer::Startup, now.monotonic + STATE_TIME_MAX);
+            }
+            return;
+        }
+        self.input(Input::StartupOver, "no partner was found", now);
     }
 
     pub(super) fn input(&mut self, input: Input, cause: &'static str, now: Now) {
@@ -88,6 +108,9 @@ impl Endpoint {
         let from = self.machine.state();
         let outcome = self.machine.fail();
         self.follow(from, outcome, cause, now);
+        if self.startup_prolonged {
+            self.input(Input::StartupOver, cause, now);
+        }
     }
 
     /// Does what the machine says.
@@ -144,6 +167,7 @@ impl Endpoint {
             // The operator has had this server serve without what the partner knew.
             self.request_due = self.record.memory_lost;
         }
+        self.startup_prolonged = false;
         if to == ServerState::Startup {
             self.since = now.wall;
         }

@@ -357,6 +357,12 @@ impl Endpoint {
             .min()
     }
 
+    /// The state.
+    #[must_use]
+    pub fn state(&self) -> ServerState {
+        self.machine.state()
+    }
+
     /// For the operator.
     #[must_use]
     pub fn status(&self, now: Now) -> Status {

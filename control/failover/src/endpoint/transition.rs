@@ -212,25 +212,18 @@ impl Endpoint {
     /// Tells the workers what to answer: what both the present state and all that stable storage
     /// may hold allow.
     pub(super) fn apply_rules(&self) {
-        let Self { config, record, .. } = self;
-        let rules = |state| rules(config.role, state, record.mclt);
-        let states = self.unconfirmed.iter().map(|it| it.state).chain([self.confirmed]);
-        let start = rules(self.machine.state());
-        let mut strictest = states.map(rules).fold(start, |a, b| PairRules {
-            responsiveness: if (a.responsiveness as u8) < b.responsiveness as u8 {
-                a.responsiveness
-            } else {
-                b.responsiveness
-            },
-            mclt: match (a.mclt, b.mclt) {
-                (Some(a), Some(b)) => Some(cmp::min(a, b)),
-                (a, b) => a.or(b),
-            },
-        });
+        let state = self.machine.state();
+        let rules = |state| rules(self.config.role, state, self.record.mclt);
+        let mut strictest = rules(state);
+        for other in self.unconfirmed.iter().map(|it| it.state).chain([self.confirmed]) {
+            if other != state {
+                strictest = stricter(strictest, rules(other));
+            }
+        }
         // Section 8.7.1 would have leases renewed. But a partner in PARTNER-DOWN state, or one that
         // may be, gives to others what it believes to be over, and does not hear of a renewal.
         let partner = self.machine.partner();
-        if self.machine.state() == ServerState::RecoverDone
+        if state == ServerState::RecoverDone
             && matches!(partner, None | Some(ServerState::Startup | ServerState::PartnerDown))
         {
             strictest.responsiveness = Responsiveness::Unresponsive;
@@ -290,8 +283,9 @@ impl Endpoint {
         let after = |wait: Duration| now.monotonic + wait;
         let startup = state == ServerState::Startup && !self.suspended;
         self.timers.run(Timer::Startup, startup, || after(self.config.startup_time));
-        let wait = self.recover_wait(now);
-        self.timers.run(Timer::RecoverWait, state == ServerState::RecoverWait, || after(wait));
+        let recovers = state == ServerState::RecoverWait;
+        let wait = if recovers { self.recover_wait(now) } else { Duration::ZERO };
+        self.timers.run(Timer::RecoverWait, recovers, || after(wait));
         // While the partner is there, be it recovering, nobody needs PARTNER-DOWN.
         let auto = self.config.auto_partner_down.filter(|_| {
             state == ServerState::CommunicationsInterrupted && self.machine.partner().is_none()
@@ -300,5 +294,20 @@ impl Endpoint {
         self.timers.run(Timer::AutoPartnerDown, auto.is_some(), || after(auto_after));
         let operating = is_operating(state);
         self.timers.run(Timer::Operation, operating, || after(OPERATION_INTERVAL));
+    }
+}
+
+/// What both allow.
+fn stricter(a: PairRules, b: PairRules) -> PairRules {
+    PairRules {
+        responsiveness: if (a.responsiveness as u8) < b.responsiveness as u8 {
+            a.responsiveness
+        } else {
+            b.responsiveness
+        },
+        mclt: match (a.mclt, b.mclt) {
+            (Some(a), Some(b)) => Some(cmp::min(a, b)),
+            (a, b) => a.or(b),
+        },
     }
 }

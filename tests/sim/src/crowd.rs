@@ -78,8 +78,9 @@ impl World {
 
     /// Sets the timer that the client wants.
     pub(crate) fn arm(&mut self, client: usize) {
-        let (at, timer) = self.clients[client].timer;
-        if at < Micros::MAX {
+        let found = &mut self.clients[client];
+        let (at, timer) = found.timer;
+        if at < Micros::MAX && std::mem::replace(&mut found.armed, timer) != timer {
             self.queue.push(at.max(self.now + MOMENT), Event::Client { client, timer });
         }
     }

@@ -4,14 +4,15 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use gemel_failover::{Command, CommandError, ServerState, Status};
-use gemel_lease::{BindingStatus, IaKind, Lease, LeaseTable, Responsiveness};
+use gemel_lease::{BindingStatus, ClientKey, IaKind, Lease, LeaseTable, Responsiveness};
+use gemel_wire::IaId;
 
 use crate::check::{Checks, Rule, Violation};
 use crate::client::{Client, ClientState, Held};
 use crate::clock::{Clock, MILLISECOND, Micros, SECOND, display};
 use crate::driver::Input;
 use crate::fault::{Fault, Mend};
-use crate::node::{Node, PRIMARY, SECONDARY};
+use crate::node::{Node, PREFIXES, PRIMARY, SECONDARY};
 use crate::plan::Plan;
 use crate::queue::Queue;
 use crate::rng::Rng;
@@ -52,6 +53,26 @@ pub(crate) enum Event {
     Mend(Mend),
     /// A look at both servers.
     Look,
+}
+
+/// Of each of these there is one that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Alarm {
+    Wake(usize),
+    Sweep(usize),
+    Connect,
+    Look,
+}
+
+impl Alarm {
+    pub(crate) const fn number(self) -> usize {
+        match self {
+            Self::Wake(node) => node,
+            Self::Sweep(node) => 2 + node,
+            Self::Connect => 4,
+            Self::Look => 5,
+        }
+    }
 }
 
 /// The network between the clients and the servers.
@@ -207,7 +228,7 @@ impl World {
         }
         world.boot(PRIMARY);
         world.boot(SECONDARY);
-        world.queue.push(LOOK_INTERVAL, Event::Look);
+        world.set(Alarm::Look, LOOK_INTERVAL, Event::Look);
         world
     }
 
@@ -297,7 +318,7 @@ impl World {
     /// State of a server that is running.
     #[must_use]
     pub fn state(&self, node: usize) -> Option<ServerState> {
-        self.status(node).map(|status| status.state)
+        self.nodes[node].process.as_ref().map(|it| it.endpoint.state())
     }
 
     /// Status of a server that is running.
@@ -417,6 +438,11 @@ impl World {
         self.queue.push(self.now + span, event);
     }
 
+    /// The same for one that is always there.
+    pub(crate) fn set(&mut self, alarm: Alarm, span: Micros, event: Event) {
+        self.queue.set(alarm.number(), self.now + span, event);
+    }
+
     /// Whether faults of this kind are on.
     pub(crate) fn has_fault(&self, fault: Fault) -> bool {
         Fault::ALL.iter().zip(self.plan.weights).any(|(it, weight)| *it == fault && weight > 0)
@@ -457,7 +483,7 @@ impl World {
             Event::Mend(mend) => self.mend(mend),
             Event::Look => {
                 self.look();
-                self.after(LOOK_INTERVAL, Event::Look);
+                self.set(Alarm::Look, LOOK_INTERVAL, Event::Look);
             }
             // Meant for a process that is no more.
             Event::Wake { .. }
@@ -620,8 +646,16 @@ impl World {
         let Some(table) = self.table(node) else { return false };
         let kind = if lease.prefix_len == 128 { IaKind::Na } else { IaKind::Pd };
         let Some(pool) = table.pools().find(lease, kind) else { return false };
-        let key = gemel_lease::ClientKey { duid: &[0, 1, 2], kind, iaid: gemel_wire::IaId(1) };
+        let key = ClientKey { duid: &[0, 1, 2], kind, iaid: IaId(1) };
         table.lock(key).candidate(pool, Some(lease)) == Some(lease)
+    }
+
+    /// The prefixes that the server would give to a client now, in order.
+    fn available_prefixes(&self, node: usize) -> Vec<Lease> {
+        let Some(table) = self.table(node) else { return Vec::new() };
+        let guard = table.lock(ClientKey { duid: &[0, 1, 2], kind: IaKind::Pd, iaid: IaId(1) });
+        let is_available = |lease: &Lease| guard.candidate(PREFIXES, Some(*lease)) == Some(*lease);
+        crate::node::prefixes(&self.plan).filter(is_available).collect()
     }
 
     /// What must be so at every moment.
@@ -649,12 +683,11 @@ impl World {
             matches!(state, Some(ServerState::Normal | ServerState::CommunicationsInterrupted))
         };
         if self.checks.loose.is_none() && states.into_iter().all(serve_alike) {
-            for lease in crate::node::prefixes(&self.plan) {
-                if [PRIMARY, SECONDARY].iter().all(|node| self.is_available(*node, lease)) {
-                    self.violate(Rule::Ownership, || {
-                        format!("{lease} is available at both servers")
-                    });
-                }
+            let available = [PRIMARY, SECONDARY].map(|node| self.available_prefixes(node));
+            let [here, there] = &available;
+            let both = here.iter().find(|lease| there.binary_search(lease).is_ok());
+            if let Some(lease) = both {
+                self.violate(Rule::Ownership, || format!("{lease} is available at both servers"));
             }
         }
     }

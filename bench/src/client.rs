@@ -233,14 +233,14 @@ impl Population {
         self.known = 0;
     }
 
-    /// The next client that holds nothing and is not busy, in turn. Looks at a bounded number.
-    pub fn take_idle(&mut self) -> Option<ClientIndex> {
-        let count = low32(self.states.len() as u64);
-        for _ in 0..count.min(256) {
-            let client = self.cursor;
-            self.cursor = if client + 1 >= count { 0 } else { client + 1 };
+    /// One of those that hold nothing, picked by a random number. Looks at a bounded number.
+    pub fn take_idle(&mut self, random: u32) -> Option<ClientIndex> {
+        let idle = low32(self.ranks.len() as u64) - self.holding;
+        for step in 0..64 {
+            let rank = self.holding + random.wrapping_add(step).checked_rem(idle)?;
+            let client = self.ranks[index(rank)];
             let state = &mut self.states[index(client)];
-            if !state.busy && state.rank >= self.holding {
+            if !state.busy {
                 state.busy = true;
                 return Some(ClientIndex(client));
             }
@@ -415,8 +415,9 @@ mod tests {
             clients.set_holding(ClientIndex(client), true);
         }
         assert_eq!(clients.holding(), 2);
-        let idle: Vec<_> = (0..2).map(|_| clients.take_idle().unwrap().0).collect();
-        assert_eq!((idle, clients.take_idle()), (vec![0, 2], None));
+        let mut idle: Vec<_> = (0..2).map(|_| clients.take_idle(5).unwrap().0).collect();
+        idle.sort_unstable();
+        assert_eq!((idle, clients.take_idle(5)), (vec![0, 2], None));
         let mut held: Vec<_> =
             (0..2).map(|_| clients.take_holding(0, 50, wanted).unwrap().0).collect();
         held.sort_unstable();

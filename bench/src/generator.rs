@@ -1,9 +1,11 @@
 //! The loop that joins schedule, engine and port.
 
 use std::{
+    cell::Cell,
     io,
     sync::{
-        atomic::{AtomicBool, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc,
     },
 };
@@ -62,6 +64,9 @@ type Steered = (u64, Vec<u8>);
 pub struct Steering {
     inbox: mpsc::Receiver<Steered>,
     others: Vec<mpsc::Sender<Steered>>,
+    /// Threads that still wait for answers.
+    running: Arc<AtomicU32>,
+    done: Cell<bool>,
 }
 
 impl Steering {
@@ -69,7 +74,29 @@ impl Steering {
     #[must_use]
     pub fn between(threads: u32) -> Vec<Self> {
         let (others, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::channel()).unzip();
-        inboxes.into_iter().map(|inbox| Self { inbox, others: others.clone() }).collect()
+        let running = Arc::new(AtomicU32::new(threads));
+        let one = |inbox| Self {
+            inbox,
+            others: others.clone(),
+            running: Arc::clone(&running),
+            done: Cell::new(false),
+        };
+        inboxes.into_iter().map(one).collect()
+    }
+
+    /// This thread waits for nothing any more; whether the same holds of all others.
+    fn finish(&self) -> bool {
+        if !self.done.replace(true) {
+            self.running.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.running.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Drop for Steering {
+    fn drop(&mut self) {
+        // A thread that broke off is not to be waited for.
+        self.finish();
     }
 }
 
@@ -161,6 +188,10 @@ pub fn run(
             // A rate over what is left of a second would mislead: into the series, not on show.
             engine.tick(begin, now);
             let cpu = thread_cpu_time().saturating_sub(cpu_before);
+            // What comes in for the other threads is still to be handed on.
+            while let Some(steering) = steering.as_ref().filter(|steering| !steering.finish()) {
+                receive(engine, port, clock, Some(steering))?;
+            }
             return Ok(Span { begin, sent, end: now, interrupted, cpu });
         }
     }

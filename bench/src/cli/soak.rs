@@ -42,7 +42,8 @@ pub(super) fn run(args: &SoakArgs) -> anyhow::Result<u8> {
     let mut memory = Vec::new();
     let mut outcome =
         bench.run(phase, &Live::new(common.quiet), &mut |_| memory.push(memory_kib()))?;
-    let report = SoakReport::new(args.interval, &outcome.stats.series, memory);
+    let report =
+        SoakReport::new(args.interval, &outcome.stats.series, memory, outcome.summary.duration_s);
     let drifted = !report.drifts.is_empty();
     outcome.summary.scenario = Some(ScenarioReport::Soak(report));
     if args.seconds.is_none() {

@@ -212,7 +212,9 @@ impl Chooser {
             Choice::Fresh => clients.take_new().map(|client| (client, Stage::Solicit)),
             Choice::Holders => clients.take_each_holding().map(|client| (client, Stage::Renew)),
             Choice::Mix(shares) => match shares.pick(random.next_u32()) {
-                Kind::New => clients.take_idle().map(|client| (client, Stage::Solicit)),
+                Kind::New => {
+                    clients.take_idle(random.next_u32()).map(|client| (client, Stage::Solicit))
+                }
                 Kind::Inform => clients.take_next().map(|client| (client, Stage::Inform)),
                 kind => clients
                     .take_holding(random.next_u32(), now, self.wanted)
@@ -224,7 +226,7 @@ impl Chooser {
                 {
                     return Some((client, Stage::Release));
                 }
-                let client = clients.take_idle()?;
+                let client = clients.take_idle(random.next_u32())?;
                 self.coming += 1;
                 Some((client, Stage::Solicit))
             }

@@ -125,7 +125,7 @@ fn around(base: u64, of: u64, random: &mut Random) -> u64 {
 
 /// A random share of `range`.
 fn scaled(range: u64, random: u32) -> u64 {
-    u64::try_from(u128::from(range) * u128::from(random) >> 32).unwrap_or(range)
+    u64::try_from((u128::from(range) * u128::from(random)) >> 32).unwrap_or(range)
 }
 
 #[cfg(test)]

@@ -50,13 +50,15 @@ pub struct SoakReport {
 }
 
 impl SoakReport {
-    /// Compares. `memory_kib` has a value for each of the `series`, as far as it was measured.
+    /// Compares what lies before `sent_s`, when the last exchange had been begun. `memory_kib` has a value
+    /// for each of the `series`, as far as it was measured.
     #[must_use]
-    pub fn new(interval_s: f64, series: &[Interval], memory_kib: Vec<u64>) -> Self {
+    pub fn new(interval_s: f64, series: &[Interval], memory_kib: Vec<u64>, sent_s: f64) -> Self {
         let whole: Vec<(Interval, u64)> = series
             .iter()
             .zip(memory_kib.iter().copied().map(Some).chain(std::iter::repeat(None)))
-            .filter(|(interval, _)| interval.length_s > interval_s * 0.9 && interval.started > 0)
+            .filter(|(interval, _)| interval.length_s > interval_s * 0.9)
+            .filter(|(interval, _)| interval.at_s < sent_s + interval_s * 0.1)
             .map(|(interval, memory)| (*interval, memory.unwrap_or(0)))
             .skip(1)
             .collect();
@@ -136,8 +138,10 @@ mod tests {
             })
             .collect();
         // What is left of the last interval.
-        series.push(Interval { length_s: 0.5, started: 5, p99_us: 1e9, ..Interval::default() });
-        SoakReport::new(2.0, &series, memory.to_vec())
+        series.push(Interval { length_s: 0.5, at_s: 8.0, p99_us: 1e9, ..Interval::default() });
+        // Nothing was sent in most of the one after that.
+        series.push(Interval { length_s: 2.0, at_s: 10.0, started: 1, lost: 9, ..series[1] });
+        SoakReport::new(2.0, &series, memory.to_vec(), 8.1)
     }
 
     #[test]
@@ -161,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_short_run_says_nothing() {
-        let report = SoakReport::new(2.0, &[], Vec::new());
+        let report = SoakReport::new(2.0, &[], Vec::new(), 1.0);
         assert_eq!((report.intervals, report.drifts.len()), (0, 0));
         assert!(report.to_string().contains("too short"));
     }

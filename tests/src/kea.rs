@@ -115,6 +115,7 @@ fn config(dir: &Path, interface: &str, options: &Options<'_>, hooks: &[PathBuf])
     };
     let mut server = json!({
         "interfaces-config": {"interfaces": [interface]},
+        "data-directory": dir,
         "lease-database": {
             "type": "memfile", "persist": true, "lfc-interval": 0,
             "name": dir.join("leases6.csv"),

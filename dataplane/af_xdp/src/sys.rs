@@ -128,14 +128,25 @@ pub(crate) fn poll_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io
     }
 }
 
-/// Maps `len` bytes of private memory, with `extra` flags.
+/// Maps `len` bytes of private memory, with `extra` flags, resident if [`libc::MAP_POPULATE`] is one.
 pub(crate) fn map_anonymous(len: usize, extra: c_int) -> io::Result<NonNull<u8>> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE | extra;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | extra;
     // SAFETY: a new mapping at an address of the kernel's choice; nothing existing is touched.
     let start = unsafe {
         libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
     };
     mapped(start)
+}
+
+/// Makes a mapping resident, in huge pages where the kernel has some left for whoever asks
+/// (`transparent_hugepage` = `madvise` or `always`). Advice: without it pages come when they are
+/// touched first.
+pub(crate) fn populate_huge(start: NonNull<u8>, len: usize) {
+    // SAFETY: advice about a mapping of ours; none of it changes what the memory holds.
+    unsafe {
+        libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE);
+        libc::madvise(start.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE);
+    }
 }
 
 /// Maps `len` bytes that the kernel shares through `fd`.

@@ -1,6 +1,6 @@
 //! How fast the generator is by itself: exchanges with a server in memory that does next to nothing.
 //!
-//! `cargo run --release -p gemel-bench --example memory [SECONDS [CLIENTS [WINDOW]]]`
+//! `cargo run --release -p gemel-bench --example memory [SECONDS [CLIENTS [WINDOW [SLOTS]]]]`
 
 use std::{error::Error, net::Ipv6Addr, sync::atomic::AtomicBool};
 
@@ -44,6 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let mut number = |default: u32| args.next().map_or(Ok(default), |text| text.parse());
     let (seconds, clients, window) = (number(3)?, number(100_000)?, number(64)?);
+    let slots = number(1 << 20)?;
     let clock = Clock::start();
     let traffic = Traffic {
         na: true,
@@ -54,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         relay: None,
     };
     let world = World::new(1, clients, 1);
-    let mut engine = Engine::new(traffic, world, 1 << 20, Patience::once(SECOND), 1, clock.now());
+    let mut engine = Engine::new(traffic, world, slots, Patience::once(SECOND), 1, clock.now());
     let begin = clock.now();
     let length = u64::from(seconds) * SECOND;
     let mut schedule = Schedule::new(Pace::Window(window), begin, length, None);

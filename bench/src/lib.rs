@@ -6,11 +6,11 @@
 //! given to two clients, or a client moved off a lease that is still valid, makes the run a failure,
 //! whichever servers are behind it.
 //!
-//! From the inside out: [`client`] and [`message`] say who asks and what is sent, [`oracle`] judges
-//! what comes back, [`engine`] keeps the exchanges that are under way, [`schedule`] says when the
+//! From the inside out: [`client`], [`message`] and [`relay`] say who asks and what is sent, [`oracle`]
+//! judges what comes back, [`engine`] keeps the exchanges that are under way, [`schedule`] says when the
 //! next one is due, [`port`] carries datagrams, [`generator`] is the loop that joins them, and
 //! [`stats`], [`report`] and [`find_max`] make figures of it. [`events`] kill servers and cut cables in
-//! the middle of a run, and [`failover`] says what came of it.
+//! the middle of a run, and [`failover`] says what came of it; [`scenario`] does so for all other scenarios.
 #![deny(unsafe_code)]
 
 pub mod cli;

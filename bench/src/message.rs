@@ -2,10 +2,10 @@
 
 use std::net::Ipv6Addr;
 
-use gemel_wire::{Emitter, MessageType, OptionCode, Packet, TransactionId, WireError};
+use gemel_wire::{Emitter, IaId, MessageType, OptionCode, Packet, TransactionId, WireError};
 
 use crate::{
-    client::{ClientIndex, Identity, Wanted},
+    client::{ClientIndex, DUID_LEN, Identity, Wanted},
     engine::Choice,
     relay::RelayPath,
 };
@@ -74,36 +74,38 @@ impl Traffic {
         out.finish()
     }
 
+    /// Options that always look alike are written in one go, with the fields that change filled in.
     fn write_client(&self, message: &Outgoing<'_>, out: &mut Emitter<'_>) {
         let kind = message.msg_type;
-        out.message(kind, message.transaction_id);
-        out.option(OptionCode::CLIENT_ID, &message.identity.duid);
+        out.bytes(&head(message));
         if let Some(server_id) = message.server_id {
             out.option(OptionCode::SERVER_ID, server_id);
         }
-        out.option(OptionCode::ELAPSED_TIME, &message.elapsed.to_be_bytes());
+        let [high, low] = message.elapsed.to_be_bytes();
         match kind {
-            MessageType::RELEASE | MessageType::DECLINE | MessageType::CONFIRM => {}
-            // ... and Information Refresh Time and INF_MAX_RT, as RFC 8415 section 18.2.6 demands.
+            MessageType::RELEASE | MessageType::DECLINE | MessageType::CONFIRM => {
+                out.bytes(&[0, 8, 0, 2, high, low]);
+            }
+            // DNS servers, domain list, Information Refresh Time and INF_MAX_RT: the last two are what
+            // RFC 8415 section 18.2.6 demands.
             MessageType::INFORMATION_REQUEST => {
-                out.option(OptionCode::ORO, &[0, 23, 0, 24, 0, 32, 0, 83]);
+                out.bytes(&[0, 8, 0, 2, high, low, 0, 6, 0, 8, 0, 23, 0, 24, 0, 32, 0, 83]);
                 return;
             }
             // DNS servers and domain list, as most clients ask; SOL_MAX_RT as RFC 8415 section 18.2.1
             // demands.
-            _ => out.option(OptionCode::ORO, &[0, 23, 0, 24, 0, 82]),
+            _ => out.bytes(&[0, 8, 0, 2, high, low, 0, 6, 0, 6, 0, 23, 0, 24, 0, 82]),
         }
         if self.rapid_commit && kind == MessageType::SOLICIT {
-            out.option(OptionCode::RAPID_COMMIT, &[]);
+            out.bytes(&[0, 14, 0, 0]);
         }
         // CONFIRM and DECLINE are about addresses (RFC 8415 sections 18.2.3, 18.2.8).
         let prefixes = !matches!(kind, MessageType::CONFIRM | MessageType::DECLINE);
         if self.na {
-            let mark = out.begin_ia(OptionCode::IA_NA, message.identity.iaid_na, 0, 0);
-            if let Some(lease) = message.na {
-                out.ia_addr(lease.address, 0, 0);
+            match message.na {
+                Some(lease) => out.bytes(&address(message.identity.iaid_na, lease)),
+                None => out.bytes(&empty_ia(OptionCode::IA_NA, message.identity.iaid_na)),
             }
-            out.end(mark);
         }
         if self.pd && prefixes {
             let mark = out.begin_ia(OptionCode::IA_PD, message.identity.iaid_pd, 0, 0);
@@ -167,6 +169,32 @@ impl Traffic {
     pub fn depth(&self) -> u8 {
         self.relay.as_ref().map_or(0, |path| path.depth)
     }
+}
+
+/// Header and Client Identifier.
+fn head(message: &Outgoing<'_>) -> [u8; 8 + DUID_LEN] {
+    let [x0, x1, x2] = message.transaction_id.0;
+    let mut head = [0; 8 + DUID_LEN];
+    let (fixed, duid) = head.split_at_mut(8);
+    fixed.copy_from_slice(&[message.msg_type.0, x0, x1, x2, 0, 1, 0, 14]);
+    duid.copy_from_slice(&message.identity.duid);
+    head
+}
+
+/// An IA_NA with one address; T1, T2 and lifetimes are 0.
+fn address(iaid: IaId, lease: NamedLease) -> [u8; 44] {
+    let mut option = [0; 44];
+    option[..4].copy_from_slice(&[0, 3, 0, 40]);
+    option[4..8].copy_from_slice(&iaid.0.to_be_bytes());
+    option[16..20].copy_from_slice(&[0, 5, 0, 24]);
+    option[20..36].copy_from_slice(&lease.address.octets());
+    option
+}
+
+/// An IA_NA or IA_PD without a lease.
+fn empty_ia(code: OptionCode, iaid: IaId) -> [u8; 16] {
+    let ([c0, c1], [i0, i1, i2, i3]) = (code.0.to_be_bytes(), iaid.0.to_be_bytes());
+    [c0, c1, 0, 12, i0, i1, i2, i3, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
 /// Why a reply's relay envelopes are wrong.
@@ -245,6 +273,46 @@ mod tests {
         let na = Ia::parse(message.options.first(OptionCode::IA_NA).unwrap()).unwrap();
         assert_eq!(na.iaid, identity.iaid_na);
         assert!(message.options.first(OptionCode::IA_PD).is_some());
+    }
+
+    #[test]
+    fn a_named_address_reads_back() {
+        let traffic = Traffic { pd: false, rapid_commit: false, ..traffic(0) };
+        let client = ClientIndex(9);
+        let identity = Identities::new(3).identity(client);
+        let lease = NamedLease { address: "2001:db8::77".parse().unwrap(), prefix_len: 128 };
+        for (msg_type, server_id) in [
+            (MessageType::RENEW, Some(&[0, 3, 0, 1, 9][..])),
+            (MessageType::CONFIRM, None),
+            (MessageType::RELEASE, Some(&[0, 3, 0, 1, 9][..])),
+        ] {
+            let message = Outgoing {
+                msg_type,
+                transaction_id: TransactionId([1, 2, 3]),
+                client,
+                identity: &identity,
+                server_id,
+                na: Some(lease),
+                pd: None,
+                elapsed: 0x1234,
+            };
+            let mut buffer = [0; 400];
+            let len = traffic.write(&message, &mut buffer).unwrap();
+            assert!(len <= traffic.longest());
+            let read = Message::parse(&buffer[..len]).unwrap();
+            let options = &read.options;
+            assert_eq!(
+                (read.msg_type, options.first(OptionCode::SERVER_ID)),
+                (msg_type, server_id)
+            );
+            assert_eq!(options.first(OptionCode::ELAPSED_TIME), Some(&[0x12, 0x34][..]));
+            assert_eq!(options.first(OptionCode::ORO).is_some(), msg_type == MessageType::RENEW);
+            let ia = Ia::parse(options.first(OptionCode::IA_NA).unwrap()).unwrap();
+            assert_eq!((ia.iaid, ia.t1, ia.t2), (identity.iaid_na, 0, 0));
+            let body = ia.options.first(OptionCode::IA_ADDR).unwrap();
+            let address = gemel_wire::IaAddr::parse(body).unwrap();
+            assert_eq!((address.address, address.valid), (lease.address, 0));
+        }
     }
 
     #[test]

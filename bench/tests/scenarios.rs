@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     net::Ipv6Addr,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
 };
 
 use gemel_bench::{
@@ -21,6 +21,8 @@ use gemel_bench::{
 };
 use gemel_wire::{Emitter, Ia, IaAddr, Message, MessageType, OptionCode, StatusCode};
 
+/// One for all runs: what was granted in one is still valid in the next.
+static CLOCK: OnceLock<Clock> = OnceLock::new();
 const SECOND: u64 = 1_000_000_000;
 const SERVER: &[u8] = &[0, 3, 0, 1, 2, 0, 0, 0, 0, 1];
 const WANTED: Wanted = Wanted { na: true, pd: false };
@@ -149,7 +151,7 @@ impl Run {
     }
 
     fn go(&self, server: &mut Server, world: World) -> (World, Stats, Span) {
-        let clock = Clock::start();
+        let clock = *CLOCK.get_or_init(Clock::start);
         let slots = u32::try_from(world.clients.len()).unwrap();
         let mut patience = self.patience;
         patience.end = patience.end.map(|after| clock.now() + after);

@@ -1,7 +1,6 @@
 //! One generator against one interface, from run to run.
 
 use std::{
-    collections::VecDeque,
     fs,
     io::{BufWriter, Write},
     net::Ipv6Addr,
@@ -12,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::{FAILED, OK, SLO_MISSED, args::CommonArgs};
+use super::{FAILED, OK, SLO_MISSED, args::CommonArgs, merge::Merge};
 use crate::{
     clock::Clock,
     engine::{Choice, Engine, Part, Patience, ReplySeen, World, slots_for_rate},
@@ -171,7 +170,11 @@ impl<'a> Bench<'a> {
         if let Some(disturbance) = &phase.disturbance {
             disturbance.events.begin(self.clock, begin);
         }
-        let merge = Mutex::new(Merge::new(parts, live, progress));
+        let mut show = |interval: &Interval| {
+            live.show(interval);
+            progress(interval);
+        };
+        let merge = Mutex::new(Merge::new(index(parts), &mut show));
         let spans = self.generate(&mut engines, &phase, begin, &merge)?;
         drop(merge);
         live.done();
@@ -210,7 +213,7 @@ impl<'a> Bench<'a> {
                     let course = Course { begin, interval, clock: &clock, stop, steering };
                     let mut progress = |interval: &Interval| {
                         if let Ok(mut merge) = merge.lock() {
-                            merge.add(interval);
+                            merge.add(index(number), interval);
                         }
                     };
                     match port {
@@ -358,39 +361,6 @@ impl<'a> Bench<'a> {
             (true, false) => SLO_MISSED,
             (true, true) => OK,
         })
-    }
-}
-
-/// Sums up the intervals of all threads.
-struct Merge<'a> {
-    parts: u32,
-    /// Of each interval that is not complete yet, how many threads have reported, and their sum.
-    pending: VecDeque<(u32, Interval)>,
-    live: &'a Live,
-    progress: &'a mut (dyn FnMut(&Interval) + Send),
-}
-
-impl<'a> Merge<'a> {
-    fn new(parts: u32, live: &'a Live, progress: &'a mut (dyn FnMut(&Interval) + Send)) -> Self {
-        Self { parts, pending: [].into(), live, progress }
-    }
-
-    fn add(&mut self, interval: &Interval) {
-        // Threads tick at the same moments: what belongs together ends within half an interval.
-        let same = |other: &Interval| (other.at_s - interval.at_s).abs() < interval.length_s / 2.0;
-        match self.pending.iter_mut().find(|(_, other)| same(other)) {
-            Some((count, sum)) => {
-                *count += 1;
-                sum.add(interval);
-            }
-            None => self.pending.push_back((1, *interval)),
-        }
-        while self.pending.front().is_some_and(|(count, _)| *count >= self.parts) {
-            if let Some((_, interval)) = self.pending.pop_front() {
-                self.live.show(&interval);
-                (self.progress)(&interval);
-            }
-        }
     }
 }
 

@@ -9,6 +9,7 @@ mod bench;
 mod churn;
 mod failover;
 mod find_max;
+mod merge;
 mod mix;
 mod packets;
 mod ramp;

@@ -265,6 +265,7 @@ mod tests {
     fn parts_share_the_transaction_ids() {
         let mut parts: Vec<_> = (0..3).map(|k| Slots::new(64, 77, Part::new(k, 3))).collect();
         assert_eq!(Part::new(0, 3).slots_max(), 1 << 18);
+        assert!(Part::default().slots_max() >= 1_000_000, "so many clients wait in an avalanche");
         for own in 0..3 {
             let at = parts[own].take().unwrap();
             parts[own].get_mut(at).generation = 1000;

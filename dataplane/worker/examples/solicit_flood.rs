@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let length = Duration::from_secs(seconds);
     let (mut sent, mut late, mut client) = (0_u64, 0_u64, 0);
     while begun.elapsed() < length {
-        let due = begun.elapsed().as_micros() as u64 * rate / 1_000_000;
+        let due = u64::try_from(begun.elapsed().as_micros())? * rate / 1_000_000;
         // After a pause that the scheduler made, no more than a few milliseconds at once.
         late = late.max(due.saturating_sub(sent + rate / 200));
         while sent + late < due {

@@ -325,7 +325,9 @@ impl Endpoint {
             let id = self.outbox.next_id();
             self.outbox.bare(MessageType::POOLREQ, id, env.now);
         }
-        self.finish(env.now);
+        if self.outbox.has_sent() || !self.outputs.is_empty() {
+            self.finish(env.now);
+        }
         more
     }
 

@@ -114,6 +114,11 @@ impl Client {
         }
     }
 
+    /// Kinds of its associations, whose numbers are 1, 2, ...
+    pub(crate) fn kinds(&self) -> &[IaKind] {
+        &self.kinds
+    }
+
     /// What it believes to have.
     #[must_use]
     pub(crate) fn held(&self) -> &[Held] {

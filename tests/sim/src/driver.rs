@@ -3,6 +3,7 @@
 
 use gemel_failover::{Command, CommandError, Env, Output, ServerState};
 use gemel_lease::{AbsoluteTime, Lease, Record, UpdateBatch};
+use gemel_wire::MessageType;
 use gemel_wire::failover::{
     BindingStatus, BndReply, BndUpd, Body, FailoverMessage, FailoverTime, ServerFlags, stamp,
 };
@@ -376,7 +377,7 @@ impl World {
         let epoch = self.nodes[node].epoch;
         let Some(process) = &mut self.nodes[node].process else { return };
         let due = process.endpoint.next_timeout();
-        let due = due.map(|at| Micros::try_from(at.as_micros()).unwrap_or(Micros::MAX));
+        let due = due.map(|at| at.as_secs() * SECOND + u64::from(at.subsec_micros()));
         let due = due.map(|at| at.max(self.now + MOMENT));
         if due != process.wake_at {
             process.wake_at = due;
@@ -516,6 +517,9 @@ impl World {
     /// What a message that arrives means for the shadow of section 4.4. If it is an update, it is one
     /// of these leases, of which the stamps are to be found.
     fn learn(&mut self, node: usize, frame: &[u8]) -> Option<Owed> {
+        if is_contact(frame) && !self.is_traced() {
+            return None;
+        }
         let message = FailoverMessage::parse(frame).ok()?;
         let id = message.header.transaction_id.0;
         if self.is_traced() {
@@ -568,6 +572,9 @@ impl World {
         while let Some((size, tail)) = rest.split_first_chunk::<2>() {
             let (frame, next) = tail.split_at(usize::from(u16::from_be_bytes(*size)));
             rest = next;
+            if is_contact(frame) && !self.is_traced() {
+                continue;
+            }
             let Ok(message) = FailoverMessage::parse(frame) else { continue };
             if self.is_traced() {
                 self.say(|| format!("{}: sends {}", name(node), describe(&message)));
@@ -650,6 +657,11 @@ pub(crate) fn serves(state: ServerState) -> bool {
         | ServerState::RecoverWait
         | ServerState::RecoverDone => false,
     }
+}
+
+/// Most of what goes between the servers says nothing.
+fn is_contact(frame: &[u8]) -> bool {
+    frame.first() == Some(&MessageType::CONTACT.0)
 }
 
 /// A lease that a BNDREPLY accepts.

@@ -4,15 +4,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use gemel_failover::{Command, CommandError, ServerState, Status};
-use gemel_lease::{BindingStatus, ClientKey, IaKind, Lease, LeaseTable, Responsiveness};
-use gemel_wire::IaId;
+use gemel_lease::{BindingStatus, IaKind, Lease, LeaseTable, Responsiveness};
 
 use crate::check::{Checks, Rule, Violation};
 use crate::client::{Client, ClientState, Held};
 use crate::clock::{Clock, MILLISECOND, Micros, SECOND, display};
 use crate::driver::Input;
 use crate::fault::{Fault, Mend};
-use crate::node::{Node, PREFIXES, PRIMARY, SECONDARY};
+use crate::node::{Node, PRIMARY, SECONDARY};
 use crate::plan::Plan;
 use crate::queue::Queue;
 use crate::rng::Rng;
@@ -643,19 +642,13 @@ impl World {
 
     /// Whether the server would give the lease to a client now.
     pub fn is_available(&self, node: usize, lease: Lease) -> bool {
-        let Some(table) = self.table(node) else { return false };
-        let kind = if lease.prefix_len == 128 { IaKind::Na } else { IaKind::Pd };
-        let Some(pool) = table.pools().find(lease, kind) else { return false };
-        let key = ClientKey { duid: &[0, 1, 2], kind, iaid: IaId(1) };
-        table.lock(key).candidate(pool, Some(lease)) == Some(lease)
+        self.table(node).is_some_and(|table| table.is_free(lease))
     }
 
     /// The prefixes that the server would give to a client now, in order.
     fn available_prefixes(&self, node: usize) -> Vec<Lease> {
         let Some(table) = self.table(node) else { return Vec::new() };
-        let guard = table.lock(ClientKey { duid: &[0, 1, 2], kind: IaKind::Pd, iaid: IaId(1) });
-        let is_available = |lease: &Lease| guard.candidate(PREFIXES, Some(*lease)) == Some(*lease);
-        crate::node::prefixes(&self.plan).filter(is_available).collect()
+        crate::node::prefixes(&self.plan).filter(|lease| table.is_free(*lease)).collect()
     }
 
     /// What must be so at every moment.

@@ -96,9 +96,9 @@ impl Stages {
         for (worker, collector) in all.iter() {
             for (stage, histogram) in collector.total().filter(|(stage, _)| stage.is_time()) {
                 let labels = [("worker", worker.as_str()), ("stage", stage.as_str())];
-                let buckets = buckets(histogram, &TIME_BOUNDS, 1e-9);
+                let buckets = buckets(histogram, &TIME_BOUNDS, 1e9);
                 times.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
-                    sum(histogram) * 1e-9,
+                    sum(histogram) / 1e9,
                     histogram.len(),
                     &buckets,
                     None,
@@ -142,10 +142,10 @@ const fn time_bounds() -> [u64; 22] {
     bounds
 }
 
-/// Counts between the bounds, each with its upper bound times `scale`.
+/// Counts between the bounds, each with its upper bound in `unit`s.
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
-fn buckets(histogram: &Histogram<u64>, bounds: &[u64], scale: f64) -> Vec<(f64, u64)> {
-    let uppers = bounds.iter().map(|bound| *bound as f64 * scale);
+fn buckets(histogram: &Histogram<u64>, bounds: &[u64], unit: f64) -> Vec<(f64, u64)> {
+    let uppers = bounds.iter().map(|bound| *bound as f64 / unit);
     let mut buckets: Vec<(f64, u64)> =
         uppers.chain([f64::INFINITY]).map(|upper| (upper, 0)).collect();
     for step in histogram.iter_recorded() {
@@ -202,6 +202,8 @@ mod tests {
         }
         let found = buckets(&histogram, &NUMBER_BOUNDS, 1.0);
         assert_eq!(found[0], (1.0, 2));
+        let bound = buckets(&histogram, &TIME_BOUNDS, 1e9)[0].0;
+        assert_eq!(bound.to_string(), "0.000001", "as people write it");
         assert_eq!(found[2], (4.0, 1));
         assert_eq!(found[14], (f64::INFINITY, 2), "8192 shares a bucket with what is above it");
         assert_eq!(found.iter().map(|(_, count)| count).sum::<u64>(), 5);

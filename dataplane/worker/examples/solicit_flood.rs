@@ -1,6 +1,7 @@
 //! An avalanche of SOLICITs for trying out admission: sends, and looks at no answer.
 //!
-//! Each SOLICIT comes from a client of its own, by its DUID; all have one MAC address. It goes out in bursts
+//! Each SOLICIT comes from a client of its own, by its DUID; all have one MAC and one IPv6 address
+//! (`02:99:00:00:00:01`, `fe80::99:0:0:1`), for which a server in socket mode needs a neighbour entry. It goes out in bursts
 //! of a millisecond, so that the generator leaves its core free in between.
 //!
 //! ```text
@@ -75,8 +76,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn write_solicit(buffer: &mut [u8], client: u32, ias: u32) -> Result<usize, Box<dyn Error>> {
     let number = client.to_be_bytes();
     let mac = [2, 0x99, 0, 0, 0, 1];
-    let mut source = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0x99, 0, 0, 0, 0, 0, 1];
-    source[12..].copy_from_slice(&number);
+    let source = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0x99, 0, 0, 0, 0, 0, 1];
     let destination = ALL_RELAY_AGENTS_AND_SERVERS.octets();
     let (headers, payload) = buffer.split_at_mut(HEADERS);
 

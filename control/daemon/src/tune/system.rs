@@ -18,6 +18,8 @@ const BPF: u32 = 39;
 const SOCKET_BUFFER: u64 = 4 << 20;
 /// Descriptors that a server with many queues and control connections needs.
 const FILES: u64 = 1024;
+/// Clients on the link that are answered within some minutes.
+const NEIGHBOURS: u64 = 65_536;
 /// Programs that keep the clock.
 const TIME_KEEPERS: [&str; 5] = ["chronyd", "ntpd", "systemd-timesyn", "ptp4l", "ntpd-rs"];
 
@@ -39,6 +41,7 @@ pub(super) fn look(host: &Host, drivers: &dyn Drivers, wanted: &Wanted, checks: 
     checks.push(busy_poll(host));
     if wanted.mode == Mode::Socket {
         checks.push(socket_buffer(host, held));
+        checks.push(neighbours(host));
     }
     checks.push(time_sync(host, wanted));
 }
@@ -175,6 +178,30 @@ fn socket_buffer(host: &Host, held: u64) -> Check {
     check
         .advise(SOCKET_BUFFER.to_string(), "a burst that the socket has no room for is lost")
         .with_command(format!("sysctl -w net.core.rmem_max={SOCKET_BUFFER}"))
+}
+
+/// In socket mode the kernel looks up the MAC address of each client that is answered.
+fn neighbours(host: &Host) -> Check {
+    let path = "/proc/sys/net/ipv6/neigh/default/gc_thresh3";
+    let Some(most) = host.number(path) else {
+        return Check::unknown(SYSTEM, "neighbours", "not readable");
+    };
+    let check = Check::ok(SYSTEM, "neighbours", format!("{most} at most"));
+    if most >= NEIGHBOURS {
+        return check;
+    }
+    let (low, middle) = (NEIGHBOURS / 4, NEIGHBOURS / 2);
+    check
+        .advise(
+            NEIGHBOURS.to_string(),
+            "replies to more clients on the link than that fail (port_events send_failed); AF_XDP \
+             needs no such table",
+        )
+        .with_command(format!(
+            "sysctl -w net.ipv6.neigh.default.gc_thresh1={low} \
+             net.ipv6.neigh.default.gc_thresh2={middle} \
+             net.ipv6.neigh.default.gc_thresh3={NEIGHBOURS}"
+        ))
 }
 
 fn time_sync(host: &Host, wanted: &Wanted) -> Check {

@@ -243,11 +243,14 @@ fn a_pair_needs_the_time_and_sockets_need_a_buffer() {
     let tree = Tree::good();
     tree.write("/proc/77/comm", "bash");
     tree.write("/proc/sys/net/core/rmem_max", "212992");
+    tree.write("/proc/sys/net/ipv6/neigh/default/gc_thresh3", "1024");
     tree.write("/proc/self/status", "CapEff:\t0000000000000400\n");
     let wanted = Wanted { failover: true, mode: Mode::Socket, ..wanted() };
     let checks = tree.checks(&drivers(), &wanted);
     assert_eq!(checks["time_sync"].verdict, Verdict::Problem);
     assert_eq!(checks["rmem_max"].verdict, Verdict::Advice);
+    assert_eq!(checks["neighbours"].verdict, Verdict::Advice);
+    assert!(checks["neighbours"].command.as_ref().unwrap().contains("gc_thresh3=65536"));
     assert_eq!(checks["capabilities"].verdict, Verdict::Ok, "a socket needs one alone");
     assert!(!checks.contains_key("xdp"));
 }

@@ -25,9 +25,6 @@ const WINDOW: u32 = 256;
 /// Share of a rate that must really have been offered for the rate to count.
 const STARTED_MIN: f64 = 0.97;
 
-/// The search ends when its bounds are this close, as a share of the rate.
-const PRECISION: f64 = 0.05;
-
 /// Rates that are tried at most.
 const STEPS_MAX: u32 = 14;
 
@@ -65,6 +62,8 @@ pub struct Load {
     pub core: Option<u32>,
     /// Share of the exchanges that may fail at the highest rate.
     pub loss_max: f64,
+    /// The search ends when its bounds are this close, as a share of the rate.
+    pub precision: f64,
     /// Exchanges outstanding in the closed loop with which the search for that rate begins.
     pub window: u32,
     /// Folder for histograms, JSON and the HTML page.
@@ -87,6 +86,7 @@ impl Load {
             mode: "auto",
             core: None,
             loss_max: 0.001,
+            precision: 0.05,
             window: WINDOW,
             out: None,
             grants: None,
@@ -184,7 +184,7 @@ impl Load {
                 bad = rate;
                 limited_by = if lost { "server" } else { "generator" };
             }
-            if bad.is_finite() && bad - good <= PRECISION * bad {
+            if bad.is_finite() && bad - good <= self.precision * bad {
                 break;
             }
             rate = if bad.is_finite() { f64::midpoint(good, bad) } else { rate * 2.0 };

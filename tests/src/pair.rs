@@ -161,8 +161,8 @@ pub struct Options {
     pub skew: i32,
     /// Whether the servers talk TLS, with certificates of `gemel ca`.
     pub tls: bool,
-    /// The cores that each server is bound to.
-    pub pin: Option<String>,
+    /// The cores that each server is bound to, the primary's first.
+    pub pins: [Option<String>; 2],
     /// Further lines of the table `[[failover]]`.
     pub more: String,
     /// Setting `server.expected_bindings`.
@@ -179,7 +179,7 @@ impl Default for Options {
             times: [3600, 7200, 1800, 2880],
             skew: 0,
             tls: false,
-            pin: None,
+            pins: [None, None],
             more: String::new(),
             expected_bindings: None,
         }
@@ -502,7 +502,7 @@ fn config(lab: &Lab, options: &Options, role: Role, interface: &Interface) -> Co
     let mut config = Config::new(options.mode, vec![link]);
     config.name = role.as_str().to_owned();
     config.durability = options.durability;
-    config.pin.clone_from(&options.pin);
+    config.pin.clone_from(&options.pins[role.index()]);
     config.expected_bindings = options.expected_bindings;
     if role == Role::Secondary && options.skew != 0 {
         config.environment = clock_ahead(options.skew);

@@ -115,7 +115,7 @@ impl Demo {
         let options = Options {
             mclt: MCLT,
             // The generator has the first core to itself, the servers all others.
-            pin: (cores > 1).then(|| format!("1-{}", cores - 1)),
+            pins: Role::ALL.map(|_| (cores > 1).then(|| format!("1-{}", cores - 1))),
             ..Options::default()
         };
         let pair = Pair::start("demo", &options)?;

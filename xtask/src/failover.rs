@@ -103,7 +103,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn options(args: &Args, mclt: u32) -> Options {
-    Options { mclt, pin: Some(args.server_core.to_string()), ..Options::default() }
+    let pins = Role::ALL.map(|_| Some(args.server_core.to_string()));
+    Options { mclt, pins, ..Options::default() }
 }
 
 fn figures(values: &[f64]) -> Value {

@@ -224,6 +224,7 @@ fn search(args: &Compare, client: &Interface, change: impl FnOnce(&mut Load)) ->
     let mut load = Load::new(Pace::Window(1), args.seconds, CLIENTS);
     load.wanted = Wanted::Address;
     load.core = Some(args.generator_core);
+    load.precision = args.precision;
     change(&mut load);
     let highest = load.highest_rate(client, args.step_seconds, || Ok(()))?;
     load.pace = Pace::Rate(highest.per_s * LATENCY_SHARE);
@@ -246,7 +247,8 @@ fn search(args: &Compare, client: &Interface, change: impl FnOnce(&mut Load)) ->
 fn pair(args: &Compare) -> Result<Sample> {
     let options = Options {
         mclt: 3600,
-        pin: Some(args.server_core.to_string()),
+        // As both of Kea: where the scheduler puts it.
+        pins: [Some(args.server_core.to_string()), None],
         expected_bindings: Some(BINDINGS),
         ..Options::default()
     };

@@ -43,7 +43,11 @@ pub(crate) struct Compare {
     /// Length of each measurement of latency, in seconds.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Core of the servers, with all their threads. Kea is not bound to a core.
+    /// The search for a rate ends when its bounds are this close, as a share of the rate.
+    #[arg(long, default_value_t = 0.05)]
+    precision: f64,
+    /// Core of the servers, with all their threads. Kea and the standby of a pair are not bound to a
+    /// core.
     #[arg(long, default_value_t = 1)]
     server_core: u32,
     /// Core of the generator.
@@ -131,7 +135,8 @@ impl Compare {
         let mut args = Self { only: self.only.clone(), out: self.out.clone(), ..*self };
         if self.quick {
             args.repetitions = 1;
-            args.step_seconds = args.step_seconds.min(1.0);
+            args.step_seconds = args.step_seconds.min(0.8);
+            args.precision = args.precision.max(0.1);
             args.seconds = args.seconds.min(2.0);
         }
         args

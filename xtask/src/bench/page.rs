@@ -104,8 +104,8 @@ fn page(args: &Compare, samples: &Samples, picture: &str) -> String {
     let _ = writeln!(
         text,
         "Machine: {model}, {cores} cores, kernel {}, a veth pair between network namespaces. \
-         Generator on core {}, server with all its threads on core {}; both servers of Gemel's pair \
-         on that same core. Kea{} is not bound to a core.\n",
+         Generator on core {}, server with all its threads on core {}. The standby of Gemel's pair and \
+         Kea{} are not bound to a core.\n",
         kernel(),
         args.generator_core,
         args.server_core,

@@ -40,6 +40,8 @@ pub(super) struct Keeper {
     has_changed: bool,
     /// A look at the balance had to be put off: at the next opportunity.
     is_put_off: bool,
+    /// The partner may have been asked for prefixes of its own.
+    may_reclaim: bool,
     /// Prefixes that are on their way to another owner.
     moving: Option<Moving>,
     moved: Vec<Lease>,
@@ -80,8 +82,13 @@ impl Keeper {
 impl Flow {
     /// Does what is due in this phase.
     pub(super) fn keep_pools(&mut self, phase: Phase, env: &mut Env<'_>, outbox: &mut Outbox) {
-        if phase != Phase::Normal {
+        if phase == Phase::Normal {
+            self.keeper.may_reclaim = true;
+        } else {
             self.keeper.balance_at = None;
+            if std::mem::take(&mut self.keeper.may_reclaim) {
+                self.withdraw_reclaims(env);
+            }
         }
         match phase {
             Phase::PartnerDown { since, mclt, .. } => self.step(since, mclt, env),
@@ -151,6 +158,14 @@ impl Flow {
                 self.counters.prefixes_reclaimed +=
                     table.reclaim_prefixes(id, count.min(MOVE_MAX), now, moved, env.updates);
             }
+        }
+    }
+
+    /// Only in NORMAL state, and on the connection on which it was asked, may the partner give
+    /// prefixes back: later it may be one that has forgotten who has them.
+    fn withdraw_reclaims(&mut self, env: &mut Env<'_>) {
+        for &id in &self.pools.ids {
+            env.table.withdraw_reclaims(id, env.now.wall, env.updates);
         }
     }
 

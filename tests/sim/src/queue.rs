@@ -5,8 +5,8 @@ use std::collections::BinaryHeap;
 
 use crate::clock::Micros;
 
-/// When something happens, and which of all that was ever planned it is.
-type Turn = (Micros, u64);
+/// When something happens, and below that which of all that was ever planned it is.
+type Turn = u128;
 
 /// Events that wait for their time. Most of what happens in a run is a few alarms that are set again
 /// and again: these do not go through the heap, of which the events themselves stay out as well.
@@ -26,7 +26,11 @@ pub(crate) struct Queue<E> {
 pub(crate) const ALARMS: usize = 6;
 
 /// When nothing happens.
-const NEVER: Turn = (Micros::MAX, u64::MAX);
+const NEVER: Turn = Turn::MAX;
+
+fn time(turn: Turn) -> Micros {
+    Micros::try_from(turn >> 64).unwrap_or(Micros::MAX)
+}
 
 impl<E> Queue<E> {
     pub(crate) fn new() -> Self {
@@ -54,15 +58,20 @@ impl<E> Queue<E> {
 
     /// Sets an alarm; what it was set to before does not happen.
     pub(crate) fn set(&mut self, alarm: usize, at: Micros, event: E) {
-        self.alarms[alarm] = (self.turn(at), Some(event));
-        self.find_next_alarm();
+        let turn = self.turn(at);
+        self.alarms[alarm] = (turn, Some(event));
+        if alarm == self.next_alarm {
+            self.find_next_alarm();
+        } else if turn < self.alarms[self.next_alarm].0 {
+            self.next_alarm = alarm;
+        }
     }
 
     /// The next event that happens at `until` at the latest.
     pub(crate) fn pop(&mut self, until: Micros) -> Option<(Micros, E)> {
         let alarm = self.alarms[self.next_alarm].0;
         let first = self.heap.peek().map_or(NEVER, |Reverse((turn, _))| *turn);
-        let at = alarm.min(first).0;
+        let at = time(alarm.min(first));
         if at > until {
             return None;
         }
@@ -80,7 +89,7 @@ impl<E> Queue<E> {
 
     fn turn(&mut self, at: Micros) -> Turn {
         self.made += 1;
-        (at, self.made)
+        Turn::from(at) << 64 | Turn::from(self.made)
     }
 
     fn find_next_alarm(&mut self) {

@@ -512,7 +512,12 @@ impl World {
             return;
         }
         let (valid, mclt) = (Micros::from(self.plan.valid), Micros::from(self.plan.mclt));
-        let deadline = (2 * mclt + 180) * SECOND;
+        // A server that has lost everything is told of every lease, and then of what has changed
+        // since; meanwhile the clients go on.
+        let messages = 4 * 2 * self.plan.clients as u64;
+        let round_trip = 2 * (self.plan.segment_delay_max + self.plan.commit_max);
+        let telling = messages * round_trip / u64::from(self.plan.window);
+        let deadline = (2 * mclt + 180) * SECOND + telling;
         if !self.run_while(deadline, Self::is_normal) {
             let states = [self.state(PRIMARY), self.state(SECONDARY)];
             self.violate(Rule::Recovery, || format!("{states:?} after {} s", deadline / SECOND));

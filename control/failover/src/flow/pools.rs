@@ -15,7 +15,9 @@ use crate::{
 };
 
 /// Between two looks at the balance. There is no watch on the counts; this is soon enough for
-/// whatever changes them, and costs two loads for each pool.
+/// whatever changes them, and costs two loads for each pool. Nobody is woken for it while the table
+/// stays as it is: what changes the table is told to the endpoint, which is polled then. Whatever else
+/// it is polled for, it looks, if the last time is long enough ago.
 const BALANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Prefixes of one pool that change hands at once.
 const MOVE_MAX: u64 = 4096;
@@ -33,8 +35,13 @@ pub(super) struct Keeper {
     requests: VecDeque<TransactionId>,
     /// When to look at the balance, while that has to be kept.
     balance_at: Option<Duration>,
+    /// The last stamp of the table at the last look, and whether there have been others since.
+    looked_at: u64,
+    has_changed: bool,
     /// A look at the balance had to be put off: at the next opportunity.
     is_put_off: bool,
+    /// The partner may have been asked for prefixes of its own.
+    may_reclaim: bool,
     /// Prefixes that are on their way to another owner.
     moving: Option<Moving>,
     moved: Vec<Lease>,
@@ -67,15 +74,21 @@ impl Keeper {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Duration> {
-        self.balance_at.into_iter().chain(self.step_at).min()
+        let balance_at = self.balance_at.filter(|_| self.has_changed || self.is_put_off);
+        balance_at.into_iter().chain(self.step_at).min()
     }
 }
 
 impl Flow {
     /// Does what is due in this phase.
     pub(super) fn keep_pools(&mut self, phase: Phase, env: &mut Env<'_>, outbox: &mut Outbox) {
-        if phase != Phase::Normal {
+        if phase == Phase::Normal {
+            self.keeper.may_reclaim = true;
+        } else {
             self.keeper.balance_at = None;
+            if std::mem::take(&mut self.keeper.may_reclaim) {
+                self.withdraw_reclaims(env);
+            }
         }
         match phase {
             Phase::PartnerDown { since, mclt, .. } => self.step(since, mclt, env),
@@ -100,6 +113,7 @@ impl Flow {
         let now = env.now.monotonic;
         let asked = !self.keeper.requests.is_empty();
         let is_due = self.keeper.balance_at.is_none_or(|at| at <= now);
+        self.keeper.has_changed = env.table.stamp() != self.keeper.looked_at;
         if !(is_due || asked || self.keeper.is_put_off) {
             return;
         }
@@ -109,6 +123,8 @@ impl Flow {
         if self.keeper.is_put_off {
             return;
         }
+        self.keeper.looked_at = env.table.stamp();
+        self.keeper.has_changed = false;
         let mut moved = std::mem::take(&mut self.keeper.moved);
         for index in 0..self.pools.ids.len() {
             self.keep_pool(self.pools.ids[index], asked, env, &mut moved);
@@ -142,6 +158,14 @@ impl Flow {
                 self.counters.prefixes_reclaimed +=
                     table.reclaim_prefixes(id, count.min(MOVE_MAX), now, moved, env.updates);
             }
+        }
+    }
+
+    /// Only in NORMAL state, and on the connection on which it was asked, may the partner give
+    /// prefixes back: later it may be one that has forgotten who has them.
+    fn withdraw_reclaims(&mut self, env: &mut Env<'_>) {
+        for &id in &self.pools.ids {
+            env.table.withdraw_reclaims(id, env.now.wall, env.updates);
         }
     }
 

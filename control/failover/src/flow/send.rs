@@ -6,7 +6,7 @@ use gemel_wire::{
     failover::{BndUpd, FailoverTime, Header},
 };
 
-use super::{BLOCKED_INTERVAL, Flow, QUEUE_TAG, walk::Walk, window::Item};
+use super::{BLOCKED_INTERVAL, Flow, Phase, QUEUE_TAG, walk::Walk, window::Item};
 use crate::{Env, outbox::Outbox, update};
 
 /// Leases that one call of [`Flow::poll`] looks at.
@@ -71,7 +71,13 @@ impl Flow {
         let own = self.own.as_ref().filter(|walk| all && !walk.is_sent()).map(|_| Source::Own);
         let walk =
             own.or_else(|| self.requests.iter().position(|w| !w.is_sent()).map(Source::Request));
-        if self.turn % WALK_TURN == WALK_TURN - 1 { walk.or(queue) } else { queue.or(walk) }
+        // The partner waits for the end of the walk, and what is in the queue will come with it.
+        let is_awaited = self.is_settling && matches!(self.phase, Phase::PartnerDown { .. });
+        if is_awaited || self.turn % WALK_TURN == WALK_TURN - 1 {
+            walk.or(queue)
+        } else {
+            queue.or(walk)
+        }
     }
 
     fn walk_of(&mut self, source: Source) -> Option<&mut Walk> {

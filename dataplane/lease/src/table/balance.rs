@@ -36,7 +36,8 @@ impl LeaseTable {
 
     /// On the primary: asks for up to `count` prefixes of the secondary's back. Each becomes a
     /// pending free update FREE, appended to `moved`; it stays the secondary's, and unavailable
-    /// here, until [`LeaseTable::acknowledge`]. [`LeaseTable::reject`] takes it back.
+    /// here, until [`LeaseTable::acknowledge`]. [`LeaseTable::reject`] takes it back, and so does
+    /// [`LeaseTable::withdraw_reclaims`].
     ///
     /// After a restart nobody knows whether the secondary has agreed: the prefix is then given to
     /// it once more.
@@ -64,6 +65,34 @@ impl LeaseTable {
             moved.push(lease);
             true
         })
+    }
+
+    /// On the primary: takes back what [`LeaseTable::reclaim_prefixes`] has asked for and the
+    /// secondary has not answered; each of these prefixes is given to it once more. Nobody knows
+    /// whether it has agreed; and one that has lost its memory would agree to give back what a client
+    /// has. Returns how many.
+    pub fn withdraw_reclaims(
+        &self,
+        pool: PoolId,
+        now: AbsoluteTime,
+        sink: &mut impl UpdateSink,
+    ) -> u64 {
+        let pool = self.pools.pool(pool);
+        if pool.moving() == 0 {
+            return 0;
+        }
+        let mut leases = Vec::new();
+        self.free_updates.leases(pool.lease(0)..=pool.lease(pool.size() - 1), &mut leases);
+        let mut withdrawn = 0;
+        for lease in leases {
+            let entry = self.index.lock(self.name(&lease));
+            let is_reclaim = self.free_updates.with(lease, |update| update.is_reclaim());
+            if is_reclaim == Some(true) && entry.find().is_none() {
+                self.tell(lease, BindingStatus::FreeBackup, Course::Given, now, pool, sink);
+                withdrawn += 1;
+            }
+        }
+        withdrawn
     }
 
     /// In PARTNER-DOWN state, the MCLT after its beginning: makes up to `count` free prefixes of

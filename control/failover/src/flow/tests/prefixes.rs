@@ -175,6 +175,34 @@ fn the_consent_of_a_partner_that_forgot_is_not_enough() {
     pair.assert_agree();
 }
 
+/// A client of the secondary's may have a prefix that the primary has asked for; a secondary that has
+/// forgotten the client has nothing against it.
+#[test]
+fn a_partner_that_forgot_gives_no_prefixes_back() {
+    let mut pair = Pair::new();
+    for client in 0..150 {
+        pair.primary().grant(PREFIXES, client).unwrap();
+    }
+    pair.run();
+    pair.advance(1);
+    pair.send(0);
+    assert_eq!(pair.primary().counters().prefixes_reclaimed, 30);
+    pair.disconnect();
+    partner_down(pair.primary());
+    pair.nodes[1] = Node::new(Role::Secondary);
+    pair.nodes[1].phase = Phase::Quiet;
+    for node in &mut pair.nodes {
+        node.flow.connect(10);
+    }
+    pair.primary().flow.answer_request(true, TransactionId([1, 1, 1]));
+    pair.run();
+    assert_eq!(pair.secondary().done, [(MessageType::UPDDONE, TransactionId([1, 1, 1]))]);
+    assert_eq!(pair.primary().table.pools().available(PREFIXES), 256 - 150 - 51);
+    for node in &pair.nodes {
+        assert_eq!(node.table.prefix_balance(PREFIXES), (256 - 150 - 51, 51));
+    }
+}
+
 #[test]
 fn a_request_is_answered_when_the_balance_has_been_looked_at() {
     let mut pair = Pair::new();

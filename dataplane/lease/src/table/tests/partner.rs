@@ -457,6 +457,17 @@ fn prefixes_are_given_and_asked_for() {
     assert_eq!(update.binding.status, BindingStatus::FreeBackup);
     assert!(again.begin_update(moved[0], true).is_none());
 
+    // The same if the question is withdrawn; an answer that still comes is to nothing.
+    let asked = table.begin_update(moved[2], true).unwrap();
+    assert_eq!(table.withdraw_reclaims(POOL, T0, &mut sink), 4);
+    assert_eq!((table.prefix_balance(POOL), table.prefixes_moving(POOL)), ((11, 0), 4));
+    assert_eq!(last(&sink).binding.status, BindingStatus::FreeBackup);
+    let late = table.acknowledge(moved[2], asked.stamp, None, T0, &mut sink);
+    assert_eq!((late, table.pools().available(POOL)), (Acknowledged::Changed, 11));
+    let given = table.begin_update(moved[2], false).unwrap();
+    assert_eq!(given.binding.status, BindingStatus::FreeBackup);
+    assert_eq!(table.withdraw_reclaims(POOL, T0, &mut sink), 0);
+
     let secondary = prefix_pool(Ownership::Secondary);
     assert_eq!(secondary.give_prefixes(POOL, 9, T0, &mut moved, &mut sink), 0);
     assert_eq!(secondary.reclaim_prefixes(POOL, 9, T0, &mut moved, &mut sink), 0);

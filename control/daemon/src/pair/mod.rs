@@ -34,7 +34,6 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, Failover},
     control::Resolvers,
-    dataplane::short_slices,
 };
 use driver::{Driver, Ends, Ground, Instruction};
 use member::Member;
@@ -145,10 +144,8 @@ impl Pair {
         let driver = Driver::new(members, ground, ends, transport, events);
         let thread = std::thread::Builder::new()
             .name("gemel pair".to_owned())
-            .spawn(move || {
-                short_slices("pair");
-                driver.run();
-            })
+            // Without short slices: no client waits for it, so whoever serves one comes first.
+            .spawn(move || driver.run())
             .context("cannot start the pair thread")?;
         let reachable = config
             .failover

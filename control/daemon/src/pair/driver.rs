@@ -40,9 +40,10 @@ const OPEN_MAX: usize = 1 << 20;
 /// How long changes that come from a partner are collected before they go to the control thread.
 ///
 /// No client waits for them, and each group commit that they save is one that a client's REPLY does
-/// not have to wait behind.
-const SUBMIT_DELAY: Duration = Duration::from_millis(10);
-/// Octets of changes that are enough to go at once: a partner that sends many must not wait.
+/// not have to wait behind: with ten of them in a second, fewer than one REPLY in a hundred meets one.
+const SUBMIT_DELAY: Duration = Duration::from_millis(100);
+/// Octets of changes that are enough to go at once, some hundred: a partner that sends many must not
+/// run out of updates that it may have on their way.
 const SUBMIT_OCTETS: usize = 16 << 10;
 /// How often the operator's view is made anew, and what failed is tried again.
 pub(super) const TICK: Duration = Duration::from_secs(1);

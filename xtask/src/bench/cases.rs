@@ -125,7 +125,7 @@ impl Case {
         match self {
             Self::Reflector => reflector(args),
             Self::Advertise => {
-                let one = One::start(args, Mode::Auto, Durability::Process)?;
+                let one = One::start(args.server_core, Mode::Auto, Durability::Process)?;
                 packets(args, &one.client)
             }
             Self::Socket => exchanges(args, Mode::Socket, Durability::Process),
@@ -183,20 +183,22 @@ impl Sample {
 }
 
 /// A server alone and its clients' end of the cable. Dropped from the top: the lab last.
-struct One {
+pub(super) struct One {
     server: Server,
-    client: Interface,
+    /// Where the clients are.
+    pub(super) client: Interface,
     _lab: Lab,
 }
 
 impl One {
-    fn start(args: &Compare, mode: Mode, durability: Durability) -> Result<Self> {
+    /// Starts it on a core.
+    pub(super) fn start(core: u32, mode: Mode, durability: Durability) -> Result<Self> {
         let lab = Lab::new("bench")?;
         let (client, server_end) = cable(&lab)?;
         let link = LinkConfig::new("access", 1).for_load(1).on(&server_end);
         let mut config = Config::new(mode, vec![link]);
         config.durability = durability;
-        config.pin = Some(args.server_core.to_string());
+        config.pin = Some(core.to_string());
         config.expected_bindings = Some(BINDINGS);
         let server = Server::start(&lab, server_end.namespace(), &config)?;
         if mode == Mode::Auto && server.mode()?.contains("socket") {
@@ -214,7 +216,7 @@ pub(super) fn cable(lab: &Lab) -> Result<(Interface, Interface)> {
 }
 
 fn exchanges(args: &Compare, mode: Mode, durability: Durability) -> Result<Sample> {
-    let one = One::start(args, mode, durability)?;
+    let one = One::start(args.server_core, mode, durability)?;
     let mode = one.server.mode()?;
     Ok(Sample { mode, ..search(args, &one.client, |_| ())? })
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: how fast the server is, beside what it stands on and beside its peers.
 
+mod avalanche;
 mod cases;
 mod page;
 mod peers;
@@ -29,6 +30,8 @@ enum Command {
     /// The rings alone, Gemel and Kea (where it is installed), side by side in one run with one
     /// generator; writes docs/benchmarks.md and its picture.
     Compare(Compare),
+    /// How long until everybody is served when all clients come at once, as after a power cut.
+    Avalanche(avalanche::Avalanche),
 }
 
 /// Arguments of `cargo xtask bench compare`.
@@ -81,9 +84,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     ensure!(cores > 1, "the benchmark needs two cores, one of them for the generator");
     setup::run()?;
-    let Command::Compare(compare) = &args.command;
     requirement::use_binaries_in(&build_binaries()?);
-    compare.run()
+    match &args.command {
+        Command::Compare(compare) => compare.run(),
+        Command::Avalanche(avalanche) => avalanche.run(),
+    }
 }
 
 /// All samples of a case, in the order of the rounds.

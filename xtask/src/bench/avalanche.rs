@@ -8,7 +8,7 @@ use gemel_tests::gemel::{Durability, Mode};
 use gemel_tests::{Interface, kea, requirement};
 use serde_json::{Value, json};
 
-use super::cases::One;
+use super::cases::{BINDINGS, One};
 use super::peers;
 use crate::setup;
 
@@ -45,7 +45,7 @@ impl Avalanche {
         }
         let mut report = Vec::new();
         for clients in [self.clients, self.few] {
-            let one = One::start(self.server_core, Mode::Auto, Durability::PowerLoss)?;
+            let one = One::start(self.server_core, Mode::Auto, Durability::PowerLoss, BINDINGS)?;
             report.push(self.measure("Gemel, power-loss durability", &one.client, clients)?);
         }
         if kea::is_installed() {

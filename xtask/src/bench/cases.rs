@@ -70,7 +70,7 @@ pub(super) struct Sample {
 const CLIENTS: u32 = 1_000_000;
 
 /// Bindings that a server makes room for.
-const BINDINGS: usize = 3_000_000;
+pub(super) const BINDINGS: usize = 3_000_000;
 
 /// Share of exchanges that Kea may lose, as its own tool's guide has it.
 const KEA_LOSS_MAX: f64 = 0.025;
@@ -125,7 +125,7 @@ impl Case {
         match self {
             Self::Reflector => reflector(args),
             Self::Advertise => {
-                let one = One::start(args.server_core, Mode::Auto, Durability::Process)?;
+                let one = One::start(args.server_core, Mode::Auto, Durability::Process, BINDINGS)?;
                 packets(args, &one.client)
             }
             Self::Socket => exchanges(args, Mode::Socket, Durability::Process),
@@ -184,22 +184,27 @@ impl Sample {
 
 /// A server alone and its clients' end of the cable. Dropped from the top: the lab last.
 pub(super) struct One {
-    server: Server,
+    pub(super) server: Server,
     /// Where the clients are.
     pub(super) client: Interface,
     _lab: Lab,
 }
 
 impl One {
-    /// Starts it on a core.
-    pub(super) fn start(core: u32, mode: Mode, durability: Durability) -> Result<Self> {
+    /// Starts it on a core, with room for so many bindings.
+    pub(super) fn start(
+        core: u32,
+        mode: Mode,
+        durability: Durability,
+        bindings: usize,
+    ) -> Result<Self> {
         let lab = Lab::new("bench")?;
         let (client, server_end) = cable(&lab)?;
         let link = LinkConfig::new("access", 1).for_load(1).on(&server_end);
         let mut config = Config::new(mode, vec![link]);
         config.durability = durability;
         config.pin = Some(core.to_string());
-        config.expected_bindings = Some(BINDINGS);
+        config.expected_bindings = Some(bindings);
         let server = Server::start(&lab, server_end.namespace(), &config)?;
         if mode == Mode::Auto && server.mode()?.contains("socket") {
             bail!("AF_XDP is not available here: the server fell back to sockets");
@@ -216,7 +221,7 @@ pub(super) fn cable(lab: &Lab) -> Result<(Interface, Interface)> {
 }
 
 fn exchanges(args: &Compare, mode: Mode, durability: Durability) -> Result<Sample> {
-    let one = One::start(args.server_core, mode, durability)?;
+    let one = One::start(args.server_core, mode, durability, BINDINGS)?;
     let mode = one.server.mode()?;
     Ok(Sample { mode, ..search(args, &one.client, |_| ())? })
 }

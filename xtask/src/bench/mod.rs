@@ -2,6 +2,7 @@
 
 mod avalanche;
 mod cases;
+mod large;
 mod page;
 mod peers;
 mod picture;
@@ -32,6 +33,9 @@ enum Command {
     Compare(Compare),
     /// How long until everybody is served when all clients come at once, as after a power cut.
     Avalanche(avalanche::Avalanche),
+    /// Millions of bindings: memory for each, the rate beside that of a small network, and how soon
+    /// clients are answered after a restart. Takes some minutes.
+    Large(large::Large),
 }
 
 /// Arguments of `cargo xtask bench compare`.
@@ -88,6 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::Compare(compare) => compare.run(),
         Command::Avalanche(avalanche) => avalanche.run(),
+        Command::Large(large) => large.run(),
     }
 }
 

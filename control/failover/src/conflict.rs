@@ -100,12 +100,21 @@ pub(crate) fn decide(
             (now >= end && received.start >= end, not_ended(ours, now))
         }
         Rule::HeardSince => (heard_since, outdated),
-        Rule::ByClient => (
-            received.is_of_client(ours) || heard_since || role == Role::Secondary,
-            Decision::Reject(StatusCode::ADDRESS_IN_USE),
-        ),
+        Rule::ByClient if received.is_of_client(ours) => (true, outdated),
+        Rule::ByClient => match role {
+            Role::Primary => (heard_since, Decision::Reject(StatusCode::ADDRESS_IN_USE)),
+            // Unless the primary takes ours: else they would change places.
+            Role::Secondary => (!is_heard_since(ours, received), outdated),
+        },
     };
     if accept { Decision::Accept } else { otherwise }
+}
+
+/// "time(2)" as the partner finds it when it receives ours.
+fn is_heard_since(ours: &Binding, received: &Update<'_>) -> bool {
+    let heard = ours.client_last_transaction_time;
+    let time = if heard == AbsoluteTime::ZERO { ours.start_time_of_state } else { heard };
+    time > received.start
 }
 
 /// The lease runs on here, or has done so for longer than the partner knew. If its end is as near as
@@ -150,8 +159,12 @@ fn addition(
         // given it to it again: then the end of the quarantine does not concern it.
         (Active, Reset) if outlasts && received_heard < heard => Some(outdated),
         (Reset, Active) if is_outlasted && heard < received_heard => Some(Decision::Accept),
-        // Both say that the lease is nobody's; it does not matter whose news are later.
-        (Expired | Released | Reset, Expired | Released | Reset) => Some(Decision::Accept),
+        // Both say that the lease is nobody's. But what was told before this end may be on its way,
+        // and be accepted by a partner that knows only of an earlier one.
+        (Expired | Released | Reset, Expired | Released | Reset) => {
+            let is_later = received.start >= ours.start_time_of_state;
+            Some(if is_later { Decision::Accept } else { outdated })
+        }
         (Expired, Active) if is_outlasted => Some(Decision::Accept),
         (Expired, Active) => Some(outdated),
         (Free | FreeBackup | PendingFree, Active) if is_outlasted => Some(Decision::Accept),

@@ -131,6 +131,8 @@ fn check_cell(ours: BindingStatus, theirs: BindingStatus, role: Role) {
             assert_eq!(other(-49), Decision::Accept, "{label}, heard since");
             let expected = if role == Role::Primary { IN_USE } else { Decision::Accept };
             assert_eq!(other(-50), expected, "{label}, heard before");
+            let expected = if role == Role::Primary { IN_USE } else { OUTDATED };
+            assert_eq!(other(-51), expected, "{label}, and the primary takes the other");
         }
         "time(1)" => {
             assert_eq!(verdict(-50, 100, -10), OUTDATED, "{label}, running");
@@ -143,7 +145,8 @@ fn check_cell(ours: BindingStatus, theirs: BindingStatus, role: Role) {
             assert_eq!(verdict(-50, runs, -50), OUTDATED, "{label}, heard before");
         }
         "accept" if has_ended(ours) && has_ended(theirs) => {
-            for time in [-51, -50, -49] {
+            assert_eq!(verdict(-50, runs, -51), OUTDATED, "{label}, earlier");
+            for time in [-50, -49] {
                 assert_eq!(verdict(-50, runs, time), Decision::Accept, "{label}");
             }
         }
@@ -407,6 +410,24 @@ proptest! {
         if let [Some(one), Some(other)] = results {
             prop_assert_eq!(is_free(one.status), is_free(other.status), "{:?} {:?}", one, other);
         }
+    }
+}
+
+/// A lease is extended at one server and, before the partner has heard of that, over; the partner had
+/// ended it before. It takes what it hears first, and then has to hear of the later end.
+#[test]
+fn an_end_does_not_yield_to_an_earlier_one() {
+    use BindingStatus::{Active, Expired, Released, Reset};
+    let active = version(Active, 1, -50, -5);
+    let earlier = version(Expired, 1, -20, 0);
+    for role in [Role::Primary, Role::Secondary] {
+        assert_eq!(judge(&earlier, &active, role), Decision::Accept);
+        for status in [Expired, Released, Reset] {
+            let later = version(status, 1, -5, 0);
+            assert_eq!(judge(&later, &earlier, role), OUTDATED);
+            assert_eq!(judge(&earlier, &later, role), Decision::Accept);
+        }
+        assert_eq!(judge(&active, &version(Expired, 1, -5, 0), role), Decision::Accept);
     }
 }
 

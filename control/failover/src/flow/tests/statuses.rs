@@ -62,8 +62,9 @@ fn expired_then_free_although_both_sweep() {
         pair.run();
         assert_eq!(statuses(&pair, lease), [BindingStatus::Free; 2]);
         pair.assert_agree();
+        // The secondary has found it over later; the primary's word is not taken after that.
         let counters = pair.primary().counters();
-        assert_eq!(counters.rejected.total() + counters.rejected_by_partner.total(), 0);
+        assert_eq!((counters.rejected.total(), counters.rejected_by_partner.total()), (0, 1));
     }
 }
 
@@ -166,6 +167,7 @@ fn two_clients_with_one_lease() {
         pair.secondary().call(|_, env, _| {
             env.table.apply(lease, |_| gemel_lease::Verdict::Store(theirs.clone()), env.updates)
         });
+        pair.advance(5);
         pair.connect(10);
         pair.send(first);
         pair.send(1 - first);

@@ -15,6 +15,7 @@ use crate::{
     message::{EnvelopeError, NamedLease, Outgoing, Traffic},
     number::{SECOND_NS, low32, whole},
     oracle::{Answer, Asked, Grant, Violation, judge, refusal_counter},
+    record::Outlet,
     slots::{Found, SLOTS_MAX, Slots, Stage},
     stats::{Counter, Interval, Pair, Stats},
 };
@@ -214,6 +215,8 @@ pub struct Engine {
     retransmits: BinaryHeap<Reverse<Deadline>>,
     /// New exchanges are being started; completions now make the rate.
     in_time: bool,
+    /// Where the intervals go.
+    outlet: Option<Outlet>,
 }
 
 impl Engine {
@@ -247,7 +250,13 @@ impl Engine {
             turns: VecDeque::new(),
             retransmits: BinaryHeap::new(),
             in_time: true,
+            outlet: None,
         }
+    }
+
+    /// Hands every interval with its times to a recorder; it is over when the engine is.
+    pub fn record_to(&mut self, outlet: Outlet) {
+        self.outlet = Some(outlet);
     }
 
     /// Keeps every REPLY for [`Engine::take_replies`], and counts the grants whose valid lifetime is
@@ -288,7 +297,11 @@ impl Engine {
     /// Ends an interval of the series.
     pub fn tick(&mut self, begin: u64, now: u64) -> Interval {
         let outstanding = self.outstanding();
-        self.stats.tick(begin, now, outstanding)
+        let interval = self.stats.tick(begin, now, outstanding);
+        if let Some(outlet) = &mut self.outlet {
+            outlet.hand_over(&mut self.stats, interval);
+        }
+        interval
     }
 
     /// From here on completed exchanges no longer count into the rate.
@@ -418,7 +431,7 @@ impl Engine {
             self.retransmits.push(Reverse(deadline(wait)));
         }
         self.stats.count(counter);
-        self.stats.lag.saturating_record(now.saturating_sub(slot.due));
+        self.stats.late(now.saturating_sub(slot.due));
         Some(len)
     }
 

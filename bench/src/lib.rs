@@ -10,7 +10,8 @@
 //! what comes back, [`engine`] keeps the exchanges that are under way, [`schedule`] says when the
 //! next one is due, [`port`] carries datagrams, [`generator`] is the loop that joins them, and
 //! [`stats`], [`report`] and [`find_max`] make figures of it. [`events`] kill servers and cut cables in
-//! the middle of a run, and [`failover`] says what came of it.
+//! the middle of a run, and [`failover`] says what came of it. [`record`] keeps the seconds of a run in a
+//! thread of its own, and [`prometheus`] shows them while it lasts.
 #![deny(unsafe_code)]
 
 pub mod cli;
@@ -29,8 +30,11 @@ mod number;
 pub mod oracle;
 pub mod os;
 pub mod port;
+pub mod prometheus;
+pub mod record;
 pub mod report;
 pub mod schedule;
 pub mod slo;
 mod slots;
 pub mod stats;
+pub mod times;

@@ -11,11 +11,12 @@ use super::{Percentiles, Summary};
 use crate::{
     failover::FailoverReport,
     number::{float, index, low32, micros, whole},
+    slo::ObjectiveReport,
     stats::{Counter, Interval, Pair, Stats},
 };
 
 /// The progress line: redrawn on a terminal, one line a second elsewhere.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Live {
     redraw: bool,
     quiet: bool,
@@ -140,6 +141,7 @@ fn write_text(out: &mut String, summary: &Summary, stats: &Stats) -> std::fmt::R
     if let Some(report) = &summary.failover {
         failover(out, report)?;
     }
+    objectives(out, &summary.objectives)?;
     verdict(out, summary)
 }
 
@@ -259,6 +261,27 @@ fn failover(out: &mut String, report: &FailoverReport) -> std::fmt::Result {
         writeln!(out, "grants of at most the MCLT ({mclt} s) {count}")?;
     }
     Ok(())
+}
+
+fn objectives(out: &mut String, objectives: &[ObjectiveReport]) -> std::fmt::Result {
+    if !objectives.is_empty() {
+        writeln!(out, "\nobjectives")?;
+    }
+    for report in objectives {
+        let word = if report.met { "met" } else { "MISSED" };
+        writeln!(out, "  {word:<6}  {:<28} measured {}", report.objective, measured(report))?;
+    }
+    Ok(())
+}
+
+/// What was measured for an objective, for people.
+pub(super) fn measured(report: &ObjectiveReport) -> String {
+    match (report.measured, report.unit.as_str()) {
+        (None, _) => "nothing".into(),
+        (Some(us), "us") => time(us),
+        (Some(share), "%") => format!("{share:.4} %"),
+        (Some(value), _) => format!("{value:.1}{}", report.unit),
+    }
 }
 
 fn verdict(out: &mut String, summary: &Summary) -> std::fmt::Result {

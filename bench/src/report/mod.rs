@@ -21,11 +21,11 @@ use crate::{
 };
 
 mod files;
-mod html;
+mod page;
 mod terminal;
 
 pub use files::{LOG, SUMMARY, series, write_all, write_hgrm, write_log};
-pub use html::page;
+pub use page::page;
 pub use terminal::{Live, text};
 
 /// How the run was set up, as far as it bears on the figures.
@@ -209,6 +209,9 @@ pub struct Summary {
     /// What became of the objectives.
     #[serde(default)]
     pub objectives: Vec<ObjectiveReport>,
+    /// The runs that this was put together from, if it was.
+    #[serde(default)]
+    pub merged: Vec<String>,
 }
 
 /// What a summary is made from.
@@ -314,6 +317,7 @@ impl Summary {
             series: stats.series.clone(),
             failover: None,
             objectives: Vec::new(),
+            merged: Vec::new(),
             setup,
         }
     }

@@ -1,0 +1,214 @@
+"use strict";
+// What is drawn from the figures of the run.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const series = data.series;
+const charts = new Map();
+
+const seconds = (at) => `${+at.toFixed(3)} s`;
+const timeAxis = (figure) => {
+  const ticks = linearTicks(data.end, figure.clientWidth < 520 ? 5 : 10).filter((tick) => tick <= data.end * 1.0001);
+  return { ticks, low: 0, high: data.end, format: (tick) => `${tick}`, label: "time (s)" };
+};
+const unprojectTime = (chart) => (x) =>
+  ((x - chart.box.left) / (chart.box.right - chart.box.left)) * data.end;
+const marksAt = (at) => data.marks
+  .filter((mark) => Math.abs(mark.at - at) < data.end / 40)
+  .map((mark) => ({ text: `${mark.text}, ${seconds(mark.at)}`, stroke: `var(--${mark.kind})` }));
+
+// Lines over time: [{title, stroke, values, dashed?}] of the intervals of the series.
+function linesOverTime(figure, lines, y, title, at = series.at) {
+  const chart = frame(figure, { x: timeAxis(figure), y, title });
+  for (const line of lines) curve(chart, at.map((time, n) => [time, line.values[n]]), line);
+  drawMarks(chart, data.marks, data.load_end);
+  legend(figure, lines);
+  hover(chart, unprojectTime(chart), (time) => {
+    if (at.length === 0) return null;
+    const n = nearest(at, time);
+    const shown = lines.filter((line) => line.values[n] !== null);
+    return {
+      at: at[n],
+      title: seconds(at[n]),
+      rows: shown.map((line) => ({ stroke: line.stroke, text: `${line.title}: ${y.show(line.values[n])}` }))
+        .concat(marksAt(at[n])),
+      dots: shown.map((line) => ({ stroke: line.stroke, y: line.values[n] })),
+    };
+  });
+  return chart;
+}
+
+function linearAxis(figure, lines, label) {
+  const high = Math.max(...lines.flatMap((line) => line.values), 1);
+  return { ticks: linearTicks(high, 5), format: shortCount, show: count, label };
+}
+
+function percentiles(figure) {
+  const lines = data.curves.flatMap((pair) => {
+    const stroke = colour(pair.colour);
+    const answered = { title: pair.title, stroke, points: pair.answered };
+    if (!pair.losses) return [answered];
+    return [answered, { title: `${pair.title}, losses as time-outs`, stroke, dashed: true, points: pair.losses }];
+  }).filter((line) => line.points.length > 0);
+  if (lines.length === 0) { html(figure, "p", "", "Nothing was measured."); return; }
+  const all = lines.flatMap((line) => line.points.map((point) => point[1]));
+  const most = Math.max(...lines.map((line) => line.points[line.points.length - 1][0]));
+  const nines = Math.min(7, Math.max(2, Math.ceil(most)));
+  const ticks = [0, Math.log10(2), ...Array.from({ length: nines }, (_, n) => n + 1)];
+  const percent = (value) => `${+(100 * (1 - 10 ** -value)).toFixed(Math.max(0, Math.ceil(value) - 1))} %`;
+  const chart = frame(figure, {
+    x: { ticks, format: percent, label: "percentile, by nines" },
+    y: { ticks: logTicks(Math.min(...all), Math.max(...all)), log: true, format: tickTime, label: "latency, logarithmic" },
+    height: 340, title: "Latency by percentile",
+  });
+  for (const line of lines) curve(chart, line.points, line);
+  legend(figure, lines);
+  const unproject = (x) => ((x - chart.box.left) / (chart.box.right - chart.box.left)) * nines;
+  hover(chart, unproject, (at) => {
+    const rows = [];
+    const dots = [];
+    for (const line of lines) {
+      const xs = line.points.map((point) => point[0]);
+      if (at > xs[xs.length - 1] + 0.02) continue;
+      const point = line.points[nearest(xs, at)];
+      rows.push({ stroke: line.stroke, text: `${line.title}: ${time(point[1])}` });
+      dots.push({ stroke: line.stroke, y: point[1] });
+    }
+    const exact = (100 * (1 - 10 ** -at)).toFixed(Math.ceil(at) + 1);
+    return { at, title: `${exact} %`, rows, dots };
+  });
+}
+
+let shownHeat = 0;
+function heat(figure) {
+  const map = data.heat[shownHeat];
+  if (!map) { html(figure, "p", "", "Nothing was measured."); return; }
+  const edge = (row) => 10 ** (row / data.rows_per_decade) / 1e3;
+  const chart = frame(figure, {
+    x: timeAxis(figure),
+    y: { ticks: logTicks(edge(map.low), edge(map.high + 1)).filter((tick) => tick >= edge(map.low) * 0.99 &&
+        tick <= edge(map.high + 1) * 1.01), low: edge(map.low), high: edge(map.high + 1), log: true, format: tickTime,
+    label: "latency, logarithmic" },
+    height: 330, title: "Latency over time",
+  });
+  const most = Math.max(...map.cells.map((cell) => cell[2]), 1);
+  const shade = (cell) => 0.12 + 0.88 * (Math.log(cell) / Math.max(Math.log(most), 1e-9));
+  const seam = (from, to) => ({ x: chart.px(from).toFixed(2), width: Math.max(chart.px(to) - chart.px(from) + 0.3, 1).toFixed(2) });
+  for (const [column, row, cell] of map.cells) {
+    const [from, to] = map.columns[column];
+    const top = chart.py(edge(row + 1));
+    add(chart.svg, "rect", { class: "cell", ...seam(from, to), y: top.toFixed(2),
+      height: (chart.py(edge(row)) - top + 0.3).toFixed(2), "fill-opacity": (most > 1 ? shade(cell) : 1).toFixed(3) });
+  }
+  // What was given up has no latency: it stands above all others.
+  map.lost.forEach((lost, column) => {
+    if (lost > 0) add(chart.svg, "rect", { class: "lost-cell", ...seam(...map.columns[column]), y: chart.box.top - 7, height: 6 });
+  });
+  const middle = map.columns.map(([from, to]) => (from + to) / 2);
+  const lines = [
+    { title: "median", stroke: colour(3), values: map.p50 },
+    { title: "99th percentile", stroke: colour(1), values: map.p99 },
+  ];
+  for (const line of lines) curve(chart, middle.map((at, n) => [at, line.values[n]]), { ...line, outlined: true });
+  drawMarks(chart, data.marks, data.load_end);
+  const list = legend(figure, [...lines, { title: "given up without an answer", stroke: "var(--bad)", box: true }]);
+  const scale = html(list, "span", "scale", "1");
+  html(scale, "i");
+  scale.append(`${count(most)} messages`);
+  const byPlace = new Map(map.cells.map(([column, row, cell]) => [`${column},${row}`, cell]));
+  hover(chart, unprojectTime(chart), (at, y) => {
+    const n = map.columns.findIndex(([from, to]) => at >= from && at <= to);
+    if (n < 0) return null;
+    const share = (chart.box.bottom - y) / (chart.box.bottom - chart.box.top);
+    const row = Math.floor(map.low + share * (map.high + 1 - map.low));
+    const [from, to] = map.columns[n];
+    const rows = [];
+    if (row >= map.low && row <= map.high) {
+      rows.push({ stroke: "var(--heat)", text: `${time(edge(row))} to ${time(edge(row + 1))}: ${count(byPlace.get(`${n},${row}`) ?? 0)}` });
+    }
+    for (const line of lines) {
+      if (line.values[n] !== null) rows.push({ stroke: line.stroke, text: `${line.title}: ${time(line.values[n])}` });
+    }
+    if (map.lost[n] > 0) rows.push({ stroke: "var(--bad)", text: `given up: ${count(map.lost[n])}` });
+    return { at: middle[n], title: `${seconds(from)} to ${seconds(to)}`, rows: rows.concat(marksAt(middle[n])) };
+  });
+}
+
+function throughput(figure) {
+  const rate = (values) => values.map((value, n) => value / series.length[n]);
+  const lines = [
+    { title: "offered", stroke: colour(1), dashed: true, values: rate(series.started) },
+    { title: "completed", stroke: colour(0), values: rate(series.completed) },
+  ];
+  linesOverTime(figure, lines, linearAxis(figure, lines, "exchanges per second"), "Throughput");
+}
+
+function losses(figure) {
+  const kinds = [
+    { title: "lost: no answer in time", stroke: "var(--bad)", box: true, values: series.lost },
+    { title: "refused or invalid", stroke: colour(4), box: true, values: series.failed },
+  ];
+  const high = Math.max(...series.at.map((_, n) => series.lost[n] + series.failed[n]), 1);
+  const y = { ticks: linearTicks(high, 4), format: shortCount, label: "per interval" };
+  const chart = frame(figure, { x: timeAxis(figure), y, height: 230, title: "Losses" });
+  series.at.forEach((at, n) => {
+    const from = at - series.length[n];
+    bar(chart, from, at, 0, series.lost[n], kinds[0].stroke);
+    bar(chart, from, at, series.lost[n], series.lost[n] + series.failed[n], kinds[1].stroke);
+  });
+  drawMarks(chart, data.marks, data.load_end);
+  legend(figure, kinds);
+  hover(chart, unprojectTime(chart), (time) => {
+    const n = series.at.findIndex((at) => time <= at);
+    if (n < 0) return null;
+    const middle = series.at[n] - series.length[n] / 2;
+    const rows = kinds.map((kind) => ({ stroke: kind.stroke, text: `${kind.title}: ${count(kind.values[n])}` }));
+    return { at: middle, title: `${seconds(series.at[n] - series.length[n])} to ${seconds(series.at[n])}`, rows: rows.concat(marksAt(middle)) };
+  });
+}
+
+function lag(figure) {
+  const lines = [
+    { title: "99th percentile", stroke: colour(1), values: series.lag_p99 },
+    { title: "latest", stroke: colour(9), values: series.lag_max },
+  ];
+  const measured = lines.flatMap((line) => line.values).filter((value) => value !== null);
+  if (measured.length === 0) { html(figure, "p", "", "Not recorded."); return; }
+  const high = Math.max(...measured, data.lag_limit_us);
+  const y = { ticks: logTicks(Math.min(...measured), high), log: true, format: tickTime, show: time, label: "lag, logarithmic" };
+  const chart = linesOverTime(figure, lines, y, "Lag of the generator");
+  const at = chart.py(data.lag_limit_us);
+  add(chart.svg, "line", { class: "limit", x1: chart.box.left, x2: chart.box.right, y1: at, y2: at });
+  const item = html(figure.querySelector(".legend"), "span");
+  html(item, "i", "dash").style.borderColor = "var(--bad)";
+  item.append(`limit for the run, ${time(data.lag_limit_us)} at the 99th percentile`);
+}
+
+function servers(figure) {
+  const { step_s: step, servers: list } = data.timeline;
+  const most = Math.max(...list.map((server) => server.counts.length), 0);
+  const at = Array.from({ length: most }, (_, n) => (n + 0.5) * step);
+  const lines = list.map((server, n) => ({
+    title: `server ${server.duid}`, stroke: colour([0, 1, 2, 4][n % 4]), values: at.map((_, k) => (server.counts[k] ?? 0) / step),
+  }));
+  linesOverTime(figure, lines, linearAxis(figure, lines, "REPLY per second"), "Who answered", at);
+}
+
+const all = { percentiles, heat, throughput, losses, lag, servers };
+function draw(figure) {
+  all[figure.dataset.chart](figure);
+  charts.set(figure, figure.clientWidth);
+}
+
+for (const figure of document.querySelectorAll("figure[data-chart]")) draw(figure);
+const choice = document.getElementById("pair");
+if (choice) {
+  data.heat.forEach((map, n) => { html(choice, "option", "", map.title).value = n; });
+  choice.addEventListener("change", () => {
+    shownHeat = +choice.value;
+    draw(document.querySelector("figure[data-chart=heat]"));
+  });
+}
+window.addEventListener("resize", () => {
+  for (const [figure, width] of charts) if (figure.clientWidth !== width) draw(figure);
+});
+document.documentElement.dataset.drawn = charts.size;

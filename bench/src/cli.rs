@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     clock::Clock,
+    diff::{DiffArgs, diff},
     engine::{Engine, Patience, World, slots_for_rate},
     events::{At, Events},
     failover::FailoverReport,
@@ -30,6 +31,7 @@ use crate::{
     schedule::{Pace, Schedule},
     slo::Slo,
     stats::Stats,
+    view::{ViewArgs, view},
 };
 
 /// The run was good.
@@ -63,6 +65,10 @@ enum Command {
     /// after 500 ms and give up after 10 s. SIGUSR1 and SIGUSR2 mark an event that somebody else
     /// brings about.
     Failover(FailoverArgs),
+    /// The report of stored runs again, several of them put together.
+    View(ViewArgs),
+    /// Two runs, or two sets of repetitions, side by side.
+    Diff(DiffArgs),
 }
 
 #[derive(Debug, Args)]
@@ -257,6 +263,10 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::FindMax(args) => find_max(&args),
         Command::Failover(args) => failover(args),
+        Command::View(args) => {
+            view(&args).map(|shown| shown.map_or(OK, |summary| status(&summary)))
+        }
+        Command::Diff(args) => diff(&args).map(|()| OK),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -669,6 +679,8 @@ mod tests {
             "gemel-bench find-max -i eth1 --slo reply.p99.9<2ms --prometheus [::1]:9547",
             "gemel-bench find-max -i eth1 --loss 2.5 --step-seconds 2",
             "gemel-bench run -i eth1 --rate 5 --retransmit --any-server 300",
+            "gemel-bench view out --html page.html --slo p99<1ms",
+            "gemel-bench diff before after --json",
             "gemel-bench failover -i eth1 --at 5:reboot --at 8.5:date --mclt 60 --retransmit 50",
         ] {
             assert!(parse(good).is_ok(), "{good}");
@@ -682,6 +694,8 @@ mod tests {
             "gemel-bench run -i eth1 --rate 5 --renew-share 1.5",
             "gemel-bench run -i eth1 --rate 5 --slo p99",
             "gemel-bench run -i eth1 --rate 5 --relay 33",
+            "gemel-bench view",
+            "gemel-bench diff one",
             "gemel-bench failover -i eth1 --at reboot",
             "gemel-bench failover -i eth1 --returning 2",
         ] {

@@ -375,6 +375,16 @@ impl Stats {
         interval
     }
 
+    /// Adds times that were stored.
+    pub fn add_times(&mut self, times: &Times) {
+        for pair in Pair::ALL {
+            let (mine, theirs) = (&mut self.pairs[*pair as usize], times.pair(*pair));
+            mine.answered += &theirs.answered;
+            mine.timed_out += &theirs.timed_out;
+        }
+        self.lag += &times.lag;
+    }
+
     /// Puts in the intervals as the recorder has them.
     pub fn set_seconds(&mut self, seconds: Vec<Second>) {
         self.series = seconds.iter().map(|second| second.interval).collect();

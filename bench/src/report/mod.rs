@@ -26,7 +26,8 @@ mod terminal;
 
 pub use files::{LOG, SUMMARY, series, write_all, write_hgrm, write_log};
 pub use page::page;
-pub use terminal::{Live, text};
+pub use terminal::{Live, text, times_text};
+pub(crate) use terminal::{grouped, time};
 
 /// How the run was set up, as far as it bears on the figures.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -292,18 +293,7 @@ impl Summary {
                     detail: described.detail.clone(),
                 })
                 .collect(),
-            pairs: Pair::ALL
-                .iter()
-                .map(|pair| {
-                    let times = stats.pair(*pair);
-                    let report = PairReport {
-                        answered: Percentiles::of(&times.answered),
-                        with_losses: Percentiles::of(&times.with_losses()),
-                    };
-                    (pair.as_str().to_owned(), report)
-                })
-                .filter(|(_, report)| report.with_losses.count > 0)
-                .collect(),
+            pairs: pairs(stats),
             lag,
             servers: world
                 .servers
@@ -346,6 +336,23 @@ impl Summary {
     pub fn objectives_met(&self) -> bool {
         self.objectives.iter().all(|objective| objective.met)
     }
+}
+
+/// Percentiles of the pairs that occurred.
+#[must_use]
+pub fn pairs(stats: &Stats) -> BTreeMap<String, PairReport> {
+    Pair::ALL
+        .iter()
+        .map(|pair| {
+            let times = stats.pair(*pair);
+            let report = PairReport {
+                answered: Percentiles::of(&times.answered),
+                with_losses: Percentiles::of(&times.with_losses()),
+            };
+            (pair.as_str().to_owned(), report)
+        })
+        .filter(|(_, report)| report.with_losses.count > 0)
+        .collect()
 }
 
 /// With less of a core than this, the generator's absences show in the latencies.
@@ -405,7 +412,7 @@ pub(crate) mod tests {
     use crate::{
         failover::{EventReport, Timeline},
         number::SECOND_NS,
-        record::Second,
+        record::{Second, set_percentiles},
         times::Times,
     };
 
@@ -428,13 +435,14 @@ pub(crate) mod tests {
                     stats.timed_out(Pair::Exchange, SECOND_NS);
                 }
             }
-            let interval = stats.tick(0, second * SECOND_NS, 4);
+            let mut interval = stats.tick(0, second * SECOND_NS, 4);
             times = stats.swap_times(times);
+            set_percentiles(&mut interval, &times);
             seconds.push(Second::new(interval, &times));
             times.clear();
         }
         stats.count_many(Counter::CompletedInTime, 996);
-        stats.seconds = seconds;
+        stats.set_seconds(seconds);
         let setup = Setup {
             command: vec!["gemel-bench".into(), "run".into(), "<&>".into()],
             rate: Some(500.0),

@@ -105,7 +105,7 @@ function heat(figure) {
   });
   const middle = map.columns.map(([from, to]) => (from + to) / 2);
   const lines = [
-    { title: "median", stroke: colour(3), values: map.p50 },
+    { title: "median", stroke: colour(2), values: map.p50 },
     { title: "99th percentile", stroke: colour(1), values: map.p99 },
   ];
   for (const line of lines) curve(chart, middle.map((at, n) => [at, line.values[n]]), { ...line, outlined: true });
@@ -145,7 +145,7 @@ function throughput(figure) {
 function losses(figure) {
   const kinds = [
     { title: "lost: no answer in time", stroke: "var(--bad)", box: true, values: series.lost },
-    { title: "refused or invalid", stroke: colour(4), box: true, values: series.failed },
+    { title: "refused or invalid", stroke: colour(3), box: true, values: series.failed },
   ];
   const high = Math.max(...series.at.map((_, n) => series.lost[n] + series.failed[n]), 1);
   const y = { ticks: linearTicks(high, 4), format: shortCount, label: "per interval" };
@@ -188,7 +188,7 @@ function servers(figure) {
   const most = Math.max(...list.map((server) => server.counts.length), 0);
   const at = Array.from({ length: most }, (_, n) => (n + 0.5) * step);
   const lines = list.map((server, n) => ({
-    title: `server ${server.duid}`, stroke: colour([0, 1, 2, 4][n % 4]), values: at.map((_, k) => (server.counts[k] ?? 0) / step),
+    title: `server ${server.duid}`, stroke: colour([0, 1, 2, 3][n % 4]), values: at.map((_, k) => (server.counts[k] ?? 0) / step),
   }));
   linesOverTime(figure, lines, linearAxis(figure, lines, "REPLY per second"), "Who answered", at);
 }

@@ -51,15 +51,18 @@ pub(super) fn failover(out: &mut String, report: &FailoverReport) -> fmt::Result
         ("messages never answered", report.lost),
         ("lifetimes shortened", report.lifetimes_shortened),
     ];
-    out.write_str("<div class=\"columns\"><table class=\"names\">")?;
-    for (name, count) in rows {
-        write!(out, "<tr><td>{name}</td><td>{}</td></tr>", grouped(count))?;
+    out.write_str("<div class=\"counts\">")?;
+    for (name, number) in rows {
+        count(out, name, number)?;
     }
     if let Some(mclt) = report.mclt_s {
-        let count = grouped(report.grants_at_most_mclt);
-        write!(out, "<tr><td>grants of at most the MCLT, {mclt} s</td><td>{count}</td></tr>")?;
+        count(out, &format!("grants of at most the MCLT, {mclt} s"), report.grants_at_most_mclt)?;
     }
-    out.write_str("</table></div></section>\n")
+    out.write_str("</div></section>\n")
+}
+
+fn count(out: &mut String, name: &str, number: u64) -> fmt::Result {
+    write!(out, "<div><span>{name}</span><b>{}</b></div>", grouped(number))
 }
 
 pub(super) fn percentiles(out: &mut String, summary: &Summary) -> fmt::Result {
@@ -87,15 +90,14 @@ pub(super) fn percentiles(out: &mut String, summary: &Summary) -> fmt::Result {
 }
 
 pub(super) fn counters(out: &mut String, summary: &Summary) -> fmt::Result {
-    out.write_str("<section><h2>Counters</h2><div class=\"columns\"><table>")?;
+    out.write_str("<section><h2>Counters</h2><div class=\"counts\">")?;
     for counter in Counter::ALL {
-        let count = summary.counters.get(counter.as_str()).copied().unwrap_or(0);
-        if count > 0 {
-            let name = counter.as_str().replace('_', " ");
-            write!(out, "<tr><td>{name}</td><td>{}</td></tr>", grouped(count))?;
+        let number = summary.counters.get(counter.as_str()).copied().unwrap_or(0);
+        if number > 0 {
+            count(out, &counter.as_str().replace('_', " "), number)?;
         }
     }
-    out.write_str("</table></div></section>\n")
+    out.write_str("</div></section>\n")
 }
 
 pub(super) fn violations(out: &mut String, summary: &Summary) -> fmt::Result {

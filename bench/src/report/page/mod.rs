@@ -134,8 +134,8 @@ fn tiles(out: &mut String, summary: &Summary) -> fmt::Result {
     tile(&format!("{name} p99.9"), &time(overall.p999_us), false)?;
     tile("loss", &format!("{:.3} %", summary.loss * 100.0), summary.loss > 0.0)?;
     let late = summary.setup.rate.is_some() && summary.lag.p99_us > summary.setup.lag_limit_us;
-    tile("generator lag p99", &time(summary.lag.p99_us), late)?;
-    tile("leases on record", &grouped(summary.bindings_granted as u64), false)?;
+    tile("lag p99", &time(summary.lag.p99_us), late)?;
+    tile("leases", &grouped(summary.bindings_granted as u64), false)?;
     if let Some(report) = &summary.failover {
         if let Some(ms) = report.takeover_ms {
             tile("takeover", &time(ms * 1000.0), false)?;

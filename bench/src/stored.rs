@@ -45,7 +45,7 @@ pub struct Stored {
 #[derive(Debug, thiserror::Error)]
 pub enum StoredError {
     /// The file or folder itself.
-    #[error("{path}: {source}")]
+    #[error("cannot read {path}")]
     Io {
         /// Which.
         path: PathBuf,
@@ -377,8 +377,10 @@ mod tests {
             let error = read_runs(&path.join(name)).unwrap_err().to_string();
             assert!(error.contains(reason) && error.contains(name), "{name}: {error}");
         }
-        let error = read_runs(&path.join("none")).unwrap_err().to_string();
-        assert!(error.contains("none: No such file"), "{error}");
+        let error = anyhow::Error::from(read_runs(&path.join("none")).unwrap_err());
+        let text = format!("{error:#}");
+        assert_eq!(text.matches("No such file").count(), 1, "{text}");
+        assert!(text.contains("none: No such file"), "{text}");
         let empty = tempfile::tempdir().unwrap();
         let error = read_runs(empty.path()).unwrap_err().to_string();
         assert!(error.contains("holds no run"), "{error}");

@@ -99,17 +99,43 @@ pub struct ClientState {
     pub na: HeldLease,
     /// The prefix of its IA_PD.
     pub pd: HeldLease,
+    /// Its place in the list of those that hold something and those that do not.
+    rank: u32,
     /// Index of the server that granted last.
     pub server: u8,
     /// An exchange of this client is under way.
     pub busy: bool,
 }
 
-/// All clients of a run.
+/// What a client wants to hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Wanted {
+    /// An address.
+    pub na: bool,
+    /// A prefix.
+    pub pd: bool,
+}
+
+impl ClientState {
+    /// Whether the client holds all of `wanted`, and it is still valid.
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, wanted: Wanted, now: u64) -> bool {
+        (!wanted.na || self.na.is_valid(now)) && (!wanted.pd || self.pd.is_valid(now))
+    }
+}
+
+/// All clients of a run, or those of one generator thread.
 #[derive(Debug)]
 pub struct Population {
     identities: Identities,
+    /// Number of the first client of this part.
+    first: u32,
     states: Vec<ClientState>,
+    /// All clients: those that hold all that they want stand in front, in no order.
+    ranks: Vec<u32>,
+    /// How many those are.
+    holding: u32,
     cursor: u32,
     /// Clients below this number have been taken by [`Population::take_new`].
     known: u32,
@@ -119,11 +145,25 @@ impl Population {
     /// `count` clients that hold nothing.
     #[must_use]
     pub fn new(seed: u64, count: u32) -> Self {
-        let fresh =
-            ClientState { na: HeldLease::NONE, pd: HeldLease::NONE, server: 0, busy: false };
+        Self::part(seed, 0, count)
+    }
+
+    /// `count` of the clients of a larger population, from number `first` on.
+    #[must_use]
+    pub fn part(seed: u64, first: u32, count: u32) -> Self {
+        let fresh = |rank| ClientState {
+            na: HeldLease::NONE,
+            pd: HeldLease::NONE,
+            rank,
+            server: 0,
+            busy: false,
+        };
         Self {
             identities: Identities::new(seed),
-            states: vec![fresh; index(count)],
+            first,
+            states: (0..count).map(fresh).collect(),
+            ranks: (0..count).collect(),
+            holding: 0,
             cursor: 0,
             known: 0,
         }
@@ -176,11 +216,106 @@ impl Population {
         None
     }
 
+    /// Every client once, in turn, of those that hold something; `None` when all have been asked.
+    pub fn take_each_holding(&mut self) -> Option<ClientIndex> {
+        loop {
+            let state = self.states.get_mut(index(self.known))?;
+            self.known += 1;
+            if state.rank < self.holding && !state.busy {
+                state.busy = true;
+                return Some(ClientIndex(self.known - 1));
+            }
+        }
+    }
+
+    /// Lets [`Population::take_new`] and [`Population::take_each_holding`] begin with the first client.
+    pub fn rewind(&mut self) {
+        self.known = 0;
+    }
+
+    /// One of those that hold nothing, picked by a random number. Looks at a bounded number.
+    pub fn take_idle(&mut self, random: u32) -> Option<ClientIndex> {
+        let idle = low32(self.ranks.len() as u64) - self.holding;
+        for step in 0..64 {
+            let rank = self.holding + random.wrapping_add(step).checked_rem(idle)?;
+            let client = self.ranks[index(rank)];
+            let state = &mut self.states[index(client)];
+            if !state.busy {
+                state.busy = true;
+                return Some(ClientIndex(client));
+            }
+        }
+        None
+    }
+
+    /// One of those that hold something, picked by a random number, whose leases are still valid. Looks
+    /// at a bounded number.
+    pub fn take_holding(&mut self, random: u32, now: u64, wanted: Wanted) -> Option<ClientIndex> {
+        for step in 0..64 {
+            let rank = random.wrapping_add(step).checked_rem(self.holding)?;
+            let client = ClientIndex(self.ranks[index(rank)]);
+            if !self.states[index(client.0)].holds(wanted, now) {
+                self.set_holding(client, false);
+            } else if !self.states[index(client.0)].busy {
+                self.states[index(client.0)].busy = true;
+                return Some(client);
+            }
+        }
+        None
+    }
+
+    /// Takes this client unless it is busy or holds nothing.
+    pub fn take_if_holding(&mut self, client: ClientIndex, now: u64, wanted: Wanted) -> bool {
+        if !self.state(client).holds(wanted, now) {
+            self.set_holding(client, false);
+            return false;
+        }
+        let state = &mut self.states[index(client.0)];
+        let free = !state.busy && state.rank < self.holding;
+        state.busy |= free;
+        free
+    }
+
+    /// Whether a client was noted as holding all that it wants.
+    #[must_use]
+    pub fn is_holding(&self, client: ClientIndex) -> bool {
+        self.state(client).rank < self.holding
+    }
+
+    /// How many clients hold all that they want. Leases that have run out count until that is noticed.
+    #[must_use]
+    pub fn holding(&self) -> u32 {
+        self.holding
+    }
+
+    /// Notes whether a client holds all that it wants.
+    #[inline]
+    pub fn set_holding(&mut self, client: ClientIndex, holds: bool) {
+        let rank = self.states[index(client.0)].rank;
+        if holds == (rank < self.holding) {
+            return;
+        }
+        // Over the border between the two parts of the list, by changing places with the one beside it.
+        let border = if holds { self.holding } else { self.holding - 1 };
+        let other = self.ranks[index(border)];
+        self.ranks.swap(index(rank), index(border));
+        self.states[index(other)].rank = rank;
+        self.states[index(client.0)].rank = border;
+        self.holding = if holds { border + 1 } else { border };
+    }
+
     /// The identity of a client.
     #[inline]
     #[must_use]
     pub fn identity(&self, client: ClientIndex) -> Identity {
-        self.identities.identity(client)
+        self.identities.identity(self.number(client))
+    }
+
+    /// The number of a client in the whole population, of which this may be a part.
+    #[inline]
+    #[must_use]
+    pub fn number(&self, client: ClientIndex) -> ClientIndex {
+        ClientIndex(self.first + client.0)
     }
 
     /// The state of a client.
@@ -266,6 +401,34 @@ mod tests {
         let picked: Vec<_> =
             [7, 7, 2].into_iter().map(|n| clients.take_known(n).unwrap().0).collect();
         assert_eq!(picked, [1, 2, 0], "the next one where that is busy");
+    }
+
+    #[test]
+    fn those_that_hold_something_are_told_apart() {
+        let lease = HeldLease { address: Ipv6Addr::LOCALHOST, prefix_len: 128, valid_until: 100 };
+        let wanted = Wanted { na: true, pd: false };
+        let mut clients = Population::part(1, 10, 4);
+        assert_eq!(clients.identity(ClientIndex(0)), Identities::new(1).identity(ClientIndex(10)));
+        assert_eq!(clients.take_holding(0, 50, wanted), None);
+        for client in [3, 1, 3] {
+            clients.state_mut(ClientIndex(client)).na = lease;
+            clients.set_holding(ClientIndex(client), true);
+        }
+        assert_eq!(clients.holding(), 2);
+        let mut idle: Vec<_> = (0..2).map(|_| clients.take_idle(5).unwrap().0).collect();
+        idle.sort_unstable();
+        assert_eq!((idle, clients.take_idle(5)), (vec![0, 2], None));
+        let mut held: Vec<_> =
+            (0..2).map(|_| clients.take_holding(0, 50, wanted).unwrap().0).collect();
+        held.sort_unstable();
+        assert_eq!((held, clients.take_holding(0, 50, wanted)), (vec![1, 3], None), "all busy");
+        clients.state_mut(ClientIndex(1)).busy = false;
+        clients.set_holding(ClientIndex(3), false);
+        assert_eq!(clients.take_each_holding(), Some(ClientIndex(1)));
+        assert_eq!(clients.take_each_holding(), None);
+        clients.state_mut(ClientIndex(1)).busy = false;
+        assert_eq!(clients.take_holding(7, 100, wanted), None, "it has run out");
+        assert_eq!(clients.holding(), 0);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Searches for the highest rate that a server bears.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{report::Summary, slo::ObjectiveReport};
@@ -36,6 +38,43 @@ pub struct Step {
     pub valid: bool,
     /// Within the limits.
     pub within: bool,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match (self.within, self.valid) {
+            (_, false) => "not valid: generator",
+            (true, true) => "ok",
+            (false, true) => "too much",
+        };
+        write!(
+            f,
+            "{:>10.0}/s offered  {:>10.0}/s done  loss {:>8.4} %  p50 {:>10.1} us  p99 {:>10.1} us  \
+             {verdict}",
+            self.rate,
+            self.exchanges_per_s,
+            self.loss * 100.0,
+            self.p50_us,
+            self.p99_us
+        )
+    }
+}
+
+impl Step {
+    /// From the run at a rate.
+    #[must_use]
+    pub fn new(rate: f64, summary: &Summary, within: bool) -> Self {
+        let overall = summary.overall();
+        Self {
+            rate,
+            exchanges_per_s: summary.exchanges_per_s,
+            loss: summary.loss,
+            p50_us: overall.p50_us,
+            p99_us: overall.p99_us,
+            valid: summary.valid,
+            within,
+        }
+    }
 }
 
 /// Why there is no higher rate.
@@ -95,17 +134,8 @@ impl Search {
         let mut rate = self.from.min(self.to);
         loop {
             let summary = run(rate)?;
-            let overall = summary.overall();
             let within = self.within(&summary);
-            let step = Step {
-                rate,
-                exchanges_per_s: summary.exchanges_per_s,
-                loss: summary.loss,
-                p50_us: overall.p50_us,
-                p99_us: overall.p99_us,
-                valid: summary.valid,
-                within,
-            };
+            let step = Step::new(rate, &summary, within);
             show(&step);
             steps.push(step);
             if summary.interrupted || !summary.passed {

@@ -110,6 +110,40 @@ pub fn parse(frame: &[u8]) -> Option<Datagram<'_>> {
     })
 }
 
+/// Turns a received frame into the one that goes back: what it carries stays, the addresses and ports
+/// of both ends change places. What was sent to a group comes from `mac` and `address`. False, and
+/// nothing done, for anything but UDP right behind IPv6.
+///
+/// The checksum is brought up to date from the difference (RFC 1624), so it is as right or as wrong
+/// as it was.
+#[must_use]
+pub fn reflect(frame: &mut [u8], mac: [u8; 6], address: Ipv6Addr) -> bool {
+    let Some(headers) = frame.first_chunk_mut::<HEADERS_LEN>() else { return false };
+    if headers[12..14] != ETHERTYPE_IPV6
+        || headers[IPV6_AT] >> 4 != 6
+        || headers[IPV6_AT + 6] != NEXT_HEADER_UDP
+    {
+        return false;
+    }
+    headers.copy_within(6..12, 0);
+    headers[6..12].copy_from_slice(&mac);
+    let (source, destination) = (IPV6_AT + 8, IPV6_AT + 24);
+    let mut asked = [0; 16];
+    asked.copy_from_slice(&headers[destination..UDP_AT]);
+    headers.copy_within(source..destination, destination);
+    let own = if Ipv6Addr::from(asked).is_multicast() { address.octets() } else { asked };
+    headers[source..destination].copy_from_slice(&own);
+    headers[UDP_AT..UDP_AT + 4].rotate_left(2);
+    if own != asked {
+        let old = u16::from_be_bytes([headers[UDP_AT + 6], headers[UDP_AT + 7]]);
+        let removed = u64::from(!fold(sum(&asked)));
+        let checksum = !fold(u64::from(!old) + removed + sum(&own));
+        let checksum = if checksum == 0 { 0xffff } else { checksum };
+        headers[UDP_AT + 6..UDP_AT + 8].copy_from_slice(&checksum.to_be_bytes());
+    }
+    true
+}
+
 /// Sum of big-endian 16-bit words, not folded; an odd octet at the end counts as high.
 fn sum(octets: &[u8]) -> u64 {
     // Words of 32 bits keep the sum right modulo 2^16 - 1 and halve the additions.
@@ -139,6 +173,39 @@ mod tests {
             End { mac: [2, 0, 0, 0, 0, 1], address: "fe80::1".parse().unwrap(), port: 546 },
             End { mac: multicast_mac(destination), address: destination, port: 547 },
         )
+    }
+
+    /// A receiver's check (RFC 768, RFC 8200 section 8.1): the sum over all is all ones.
+    fn checksum_is_right(frame: &[u8]) -> bool {
+        let udp_len = (frame.len() - UDP_AT) as u64;
+        let pseudo = sum(&frame[IPV6_AT + 8..UDP_AT]) + udp_len + u64::from(NEXT_HEADER_UDP);
+        fold(pseudo + sum(&frame[UDP_AT..])) == 0xffff
+    }
+
+    #[test]
+    fn a_reflected_frame_goes_back() {
+        let (source, destination) = ends();
+        let own: Ipv6Addr = "fe80::ab:cdef".parse().unwrap();
+        for payload in [&b"hello"[..], &[0xff; 64]] {
+            for destination in [destination, End { address: own, ..destination }] {
+                let mut frame = [0; 200];
+                frame[HEADERS_LEN..HEADERS_LEN + payload.len()].copy_from_slice(payload);
+                let headers = Headers::new(&source, &destination);
+                let len = headers.complete(&mut frame, payload.len()).unwrap();
+                let frame = &mut frame[..len];
+                assert!(checksum_is_right(frame));
+                assert!(reflect(frame, [2, 0, 0, 0, 0, 9], own));
+                assert!(checksum_is_right(frame), "{frame:02x?}");
+                assert_eq!(frame[..6], source.mac);
+                assert_eq!(frame[IPV6_AT + 24..UDP_AT], source.address.octets());
+                let datagram = parse(frame).unwrap();
+                let from = End { mac: [2, 0, 0, 0, 0, 9], address: own, port: 547 };
+                assert_eq!((datagram.source, datagram.destination_port), (from, source.port));
+                assert_eq!(datagram.payload, payload);
+            }
+        }
+        assert!(!reflect(&mut [0; 100], [0; 6], own));
+        assert!(!reflect(&mut [0; 10], [0; 6], own));
     }
 
     #[test]

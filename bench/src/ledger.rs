@@ -26,6 +26,8 @@ pub struct Granted {
     pub since: u64,
     /// Until when it is certainly valid; `u64::MAX` for ever.
     pub valid_until: u64,
+    /// The client found it in use by somebody else and declined it.
+    pub declined: bool,
 }
 
 /// Two clients that hold one lease, or leases that overlap, at the same time.
@@ -35,6 +37,15 @@ pub struct Conflict {
     pub earlier: Granted,
     /// The grant that must not be.
     pub later: Granted,
+}
+
+/// What a grant that is no conflict means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Entered {
+    /// Nothing speaks against it.
+    New,
+    /// A client had declined the lease.
+    AfterDecline,
 }
 
 /// All grants of a run: the latest of each lease.
@@ -72,7 +83,7 @@ impl Ledger {
         grant: &Grant,
         sent: u64,
         now: u64,
-    ) -> Result<(), Conflict> {
+    ) -> Result<Entered, Conflict> {
         let granted = Granted {
             address: grant.address,
             prefix_len: grant.prefix_len,
@@ -80,6 +91,7 @@ impl Ledger {
             client,
             since: now,
             valid_until: valid_until(sent, grant.valid),
+            declined: false,
         };
         let same = |other: &Granted| {
             other.address == granted.address && other.prefix_len == granted.prefix_len
@@ -87,7 +99,7 @@ impl Ledger {
         match self.grants.entry(hash(granted.address), same, |other| hash(other.address)) {
             Place::Vacant(place) => {
                 place.insert(granted);
-                Ok(())
+                Ok(Entered::New)
             }
             Place::Occupied(mut place) => {
                 let earlier = *place.get();
@@ -95,11 +107,60 @@ impl Ledger {
                 *place.get_mut() = Granted { since, ..granted };
                 if earlier.client != client && now < earlier.valid_until {
                     Err(Conflict { earlier, later: granted })
+                } else if earlier.declined {
+                    Ok(Entered::AfterDecline)
                 } else {
-                    Ok(())
+                    Ok(Entered::New)
                 }
             }
         }
+    }
+
+    /// Ends what a client gives back at `now`: from here on it may go to anybody, or to nobody if the
+    /// client declined it.
+    pub fn end(&mut self, client: ClientIndex, lease: (Ipv6Addr, u8), declined: bool, now: u64) {
+        let found = self.grants.find_mut(hash(lease.0), |granted| {
+            (granted.address, granted.prefix_len) == lease && granted.client == client
+        });
+        if let Some(granted) = found {
+            granted.valid_until = granted.valid_until.min(now);
+            granted.declined = declined;
+        }
+    }
+
+    /// One ledger of those of several threads, with the clients' numbers in the whole population, and
+    /// the conflicts between threads over one and the same lease.
+    pub fn join<'a>(
+        parts: impl Iterator<Item = (&'a Self, &'a Population)>,
+    ) -> (Self, Vec<Conflict>) {
+        let mut all = Self::default();
+        let mut conflicts = Vec::new();
+        for (part, clients) in parts {
+            for granted in &part.grants {
+                let granted = Granted { client: clients.number(granted.client), ..*granted };
+                let same = |other: &Granted| {
+                    (other.address, other.prefix_len) == (granted.address, granted.prefix_len)
+                };
+                match all.grants.entry(hash(granted.address), same, |other| hash(other.address)) {
+                    Place::Vacant(place) => {
+                        place.insert(granted);
+                    }
+                    Place::Occupied(mut place) => {
+                        let other = *place.get();
+                        let (earlier, later) = if other.since <= granted.since {
+                            (other, granted)
+                        } else {
+                            (granted, other)
+                        };
+                        if later.since < earlier.valid_until {
+                            conflicts.push(Conflict { earlier, later });
+                        }
+                        *place.get_mut() = later;
+                    }
+                }
+            }
+        }
+        (all, conflicts)
     }
 
     /// Number of leases on record.
@@ -295,6 +356,38 @@ mod tests {
                 "2001:db8:0:2ff::5 went to client 1 while 2001:db8:0:200::/56 of client 0 was valid",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_given_back_may_go_to_another() {
+        let mut ledger = Ledger::default();
+        let lease = grant("2001:db8::1", 128, 60);
+        ledger.enter(A, false, &lease, 0, 10).unwrap();
+        ledger.end(B, (lease.address, 128), false, 15);
+        assert!(ledger.enter(B, false, &lease, 16, 17).is_err(), "not B's to give back");
+        ledger.end(B, (lease.address, 128), false, 20);
+        assert_eq!(ledger.enter(A, false, &lease, 21, 22), Ok(Entered::New));
+        ledger.end(A, (lease.address, 128), true, 30);
+        assert_eq!(ledger.enter(B, false, &lease, 31, 32), Ok(Entered::AfterDecline));
+    }
+
+    #[test]
+    fn threads_that_were_given_one_lease_are_found() {
+        let parts = [Population::part(1, 0, 5), Population::part(1, 5, 5)];
+        let (mut first, mut second) = (Ledger::default(), Ledger::default());
+        first.enter(A, false, &grant("2001:db8::1", 128, 60), 0, 10).unwrap();
+        first.enter(A, false, &grant("2001:db8::2", 128, 60), 0, 10).unwrap();
+        second.enter(B, false, &grant("2001:db8::1", 128, 60), 0, 20).unwrap();
+        second.enter(B, true, &grant("2001:db8:0:100::", 56, 60), 0, 20).unwrap();
+        let (all, conflicts) =
+            Ledger::join([(&first, &parts[0]), (&second, &parts[1])].into_iter());
+        assert_eq!(all.len(), 3);
+        let text: Vec<_> = conflicts.iter().map(ToString::to_string).collect();
+        assert_eq!(text, ["2001:db8::1 went to client 6 while 2001:db8::1 of client 0 was valid"]);
+        // What was given back before is none.
+        first.end(A, ("2001:db8::1".parse().unwrap(), 128), false, 15);
+        let (_, conflicts) = Ledger::join([(&first, &parts[0]), (&second, &parts[1])].into_iter());
+        assert_eq!(conflicts, []);
     }
 
     #[test]

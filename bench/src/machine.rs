@@ -63,6 +63,16 @@ impl Environment {
     }
 }
 
+/// Memory that this process has, KiB; 0 if that cannot be found out.
+#[must_use]
+pub fn memory_kib() -> u64 {
+    read("/proc/self/status")
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }

@@ -2,13 +2,13 @@
 
 use std::net::Ipv6Addr;
 
-use gemel_wire::{Emitter, MessageType, OptionCode, OptionMark, Packet, TransactionId, WireError};
+use gemel_wire::{Emitter, IaId, MessageType, OptionCode, Packet, TransactionId, WireError};
 
-use crate::client::{ClientIndex, Identity};
-
-/// The deepest chain of relay agents that can be played. RFC 8415 section 7.6 lets a server drop
-/// what has passed more than 8; how it bears that can be tried.
-pub const RELAY_DEPTH_MAX: usize = 32;
+use crate::{
+    client::{ClientIndex, DUID_LEN, Identity, Wanted},
+    engine::Choice,
+    relay::RelayPath,
+};
 
 /// What clients ask for and how it reaches the server.
 #[derive(Clone, Debug)]
@@ -22,95 +22,10 @@ pub struct Traffic {
     /// Share of the exchanges, 0 to 1, in which a client with valid leases renews instead of
     /// starting over with SOLICIT.
     pub renew_share: f64,
-    /// Share of the exchanges, 0 to 1, that go to clients that have been there before; the others
-    /// go to new ones as long as there are any. Without it, all clients come in turn.
-    pub returning: Option<f64>,
+    /// Which clients come, and with what.
+    pub choice: Choice,
     /// The relay agents in between, if any.
     pub relay: Option<RelayPath>,
-}
-
-/// A chain of relay agents, all played from one address.
-#[derive(Clone, Debug)]
-pub struct RelayPath {
-    /// How many, 1 to [`RELAY_DEPTH_MAX`].
-    pub depth: u8,
-    /// The link-addresses of the innermost relay agent; client i is on link i modulo their number.
-    pub links: Vec<Ipv6Addr>,
-    /// The address from which the relay agents send.
-    pub address: Ipv6Addr,
-    /// Interface-Id of the innermost relay agent.
-    pub interface_id: Option<InterfaceId>,
-}
-
-/// A text in which `{}` stands for the client's number.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct InterfaceId {
-    before: Vec<u8>,
-    after: Option<Vec<u8>>,
-}
-
-impl InterfaceId {
-    /// Takes the text apart.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        match text.split_once("{}") {
-            Some((before, after)) => Self { before: before.into(), after: Some(after.into()) },
-            None => Self { before: text.into(), after: None },
-        }
-    }
-
-    fn write(&self, out: &mut Emitter<'_>, client: ClientIndex) {
-        out.bytes(&self.before);
-        if let Some(after) = &self.after {
-            let mut digits = [0; 10];
-            out.bytes(decimal(client.0, &mut digits));
-            out.bytes(after);
-        }
-    }
-
-    fn matches(&self, octets: &[u8], client: ClientIndex) -> bool {
-        let Some(rest) = octets.strip_prefix(self.before.as_slice()) else { return false };
-        let Some(after) = &self.after else { return rest.is_empty() };
-        let mut digits = [0; 10];
-        rest.strip_prefix(decimal(client.0, &mut digits)) == Some(after.as_slice())
-    }
-}
-
-/// Writes a number without allocating.
-fn decimal(mut value: u32, digits: &mut [u8; 10]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b"0123456789"[crate::number::index(value % 10)];
-        value /= 10;
-        if value == 0 {
-            return &digits[at..];
-        }
-    }
-}
-
-impl RelayPath {
-    fn link(&self, client: ClientIndex) -> Ipv6Addr {
-        match self.links.len() {
-            0 => Ipv6Addr::UNSPECIFIED,
-            count => self.links[crate::number::index(client.0) % count],
-        }
-    }
-
-    /// Link-address and peer-address at a level: 0 is the innermost relay agent. An outer one hears
-    /// from a global address and leaves the link-address unspecified (RFC 8415 section 19.1.2).
-    fn addresses(
-        &self,
-        level: u8,
-        client: ClientIndex,
-        identity: &Identity,
-    ) -> (Ipv6Addr, Ipv6Addr) {
-        if level == 0 {
-            (self.link(client), identity.link_local())
-        } else {
-            (Ipv6Addr::UNSPECIFIED, self.address)
-        }
-    }
 }
 
 /// A lease named in a message: address or prefix, and the length of the prefix.
@@ -125,7 +40,7 @@ pub struct NamedLease {
 /// One message of a client, ready to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
-    /// SOLICIT, REQUEST, RENEW or REBIND.
+    /// What a client sends.
     pub msg_type: MessageType,
     /// Transaction id.
     pub transaction_id: TransactionId,
@@ -133,7 +48,7 @@ pub struct Outgoing<'a> {
     pub client: ClientIndex,
     /// The client's identity.
     pub identity: &'a Identity,
-    /// The server that is meant; none in SOLICIT and REBIND.
+    /// The server that is meant; none in SOLICIT, REBIND, CONFIRM and INFORMATION-REQUEST.
     pub server_id: Option<&'a [u8]>,
     /// The address to name in the IA_NA.
     pub na: Option<NamedLease>,
@@ -150,47 +65,49 @@ impl Traffic {
     /// If it does not fit into `buffer`.
     pub fn write(&self, message: &Outgoing<'_>, buffer: &mut [u8]) -> Result<usize, WireError> {
         let mut out = Emitter::new(buffer);
-        let mut marks: [Option<OptionMark>; RELAY_DEPTH_MAX] = [const { None }; RELAY_DEPTH_MAX];
-        if let Some(path) = &self.relay {
-            for level in (0..path.depth).rev() {
-                let (link, peer) = path.addresses(level, message.client, message.identity);
-                out.relay_message(MessageType::RELAY_FORW, level, link, peer);
-                if let (0, Some(id)) = (level, &path.interface_id) {
-                    let mark = out.begin(OptionCode::INTERFACE_ID);
-                    id.write(&mut out, message.client);
-                    out.end(mark);
-                }
-                marks[usize::from(level)] = Some(out.begin(OptionCode::RELAY_MSG));
-            }
-        }
-        self.write_client(message, &mut out);
-        for mark in marks.iter_mut().filter_map(Option::take) {
-            out.end(mark);
+        match &self.relay {
+            None => self.write_client(message, &mut out),
+            Some(path) => path.wrap(message.client, message.identity, &mut out, |out| {
+                self.write_client(message, out);
+            }),
         }
         out.finish()
     }
 
+    /// Options that always look alike are written in one go, with the fields that change filled in.
     fn write_client(&self, message: &Outgoing<'_>, out: &mut Emitter<'_>) {
-        out.message(message.msg_type, message.transaction_id);
-        out.option(OptionCode::CLIENT_ID, &message.identity.duid);
+        let kind = message.msg_type;
+        out.bytes(&head(message));
         if let Some(server_id) = message.server_id {
             out.option(OptionCode::SERVER_ID, server_id);
         }
-        out.option(OptionCode::ELAPSED_TIME, &message.elapsed.to_be_bytes());
-        // DNS servers and domain list, as most clients ask; SOL_MAX_RT as RFC 8415 section 18.2.1
-        // demands.
-        out.option(OptionCode::ORO, &[0, 23, 0, 24, 0, 82]);
-        if self.rapid_commit && message.msg_type == MessageType::SOLICIT {
-            out.option(OptionCode::RAPID_COMMIT, &[]);
-        }
-        if self.na {
-            let mark = out.begin_ia(OptionCode::IA_NA, message.identity.iaid_na, 0, 0);
-            if let Some(lease) = message.na {
-                out.ia_addr(lease.address, 0, 0);
+        let [high, low] = message.elapsed.to_be_bytes();
+        match kind {
+            MessageType::RELEASE | MessageType::DECLINE | MessageType::CONFIRM => {
+                out.bytes(&[0, 8, 0, 2, high, low]);
             }
-            out.end(mark);
+            // DNS servers, domain list, Information Refresh Time and INF_MAX_RT: the last two are what
+            // RFC 8415 section 18.2.6 demands.
+            MessageType::INFORMATION_REQUEST => {
+                out.bytes(&[0, 8, 0, 2, high, low, 0, 6, 0, 8, 0, 23, 0, 24, 0, 32, 0, 83]);
+                return;
+            }
+            // DNS servers and domain list, as most clients ask; SOL_MAX_RT as RFC 8415 section 18.2.1
+            // demands.
+            _ => out.bytes(&[0, 8, 0, 2, high, low, 0, 6, 0, 6, 0, 23, 0, 24, 0, 82]),
         }
-        if self.pd {
+        if self.rapid_commit && kind == MessageType::SOLICIT {
+            out.bytes(&[0, 14, 0, 0]);
+        }
+        // CONFIRM and DECLINE are about addresses (RFC 8415 sections 18.2.3, 18.2.8).
+        let prefixes = !matches!(kind, MessageType::CONFIRM | MessageType::DECLINE);
+        if self.na {
+            match message.na {
+                Some(lease) => out.bytes(&address(message.identity.iaid_na, lease)),
+                None => out.bytes(&empty_ia(OptionCode::IA_NA, message.identity.iaid_na)),
+            }
+        }
+        if self.pd && prefixes {
             let mark = out.begin_ia(OptionCode::IA_PD, message.identity.iaid_pd, 0, 0);
             if let Some(lease) = message.pd {
                 out.ia_prefix(lease.address, lease.prefix_len, 0, 0);
@@ -228,35 +145,23 @@ impl Traffic {
         client: ClientIndex,
         identity: &Identity,
     ) -> bool {
-        let Some(path) = &self.relay else { return true };
-        let mut rest = datagram;
-        for level in (0..path.depth).rev() {
-            let Ok(Packet::Relay(relay)) = Packet::parse(rest) else { return false };
-            if (relay.link_address, relay.peer_address) != path.addresses(level, client, identity) {
-                return false;
-            }
-            if let (0, Some(id)) = (level, &path.interface_id) {
-                let echoed = relay.options.first(OptionCode::INTERFACE_ID);
-                if !echoed.is_some_and(|octets| id.matches(octets, client)) {
-                    return false;
-                }
-            }
-            let Some(inner) = relay.relayed() else { return false };
-            rest = inner;
-        }
-        true
+        self.relay.as_ref().is_none_or(|path| path.matches(datagram, client, identity))
     }
 
-    /// Upper bound of the length of a message, whatever the server's DUID.
+    /// Upper bound of the length of a message, if the server's DUID has a usual length.
     #[must_use]
     pub fn longest(&self) -> usize {
-        const CLIENT_MESSAGE_MAX: usize = 320;
-        let envelopes = usize::from(self.depth()) * (34 + 4);
-        let interface_id = self.relay.as_ref().and_then(|path| path.interface_id.as_ref());
-        CLIENT_MESSAGE_MAX
-            + envelopes
-            + interface_id
-                .map_or(0, |id| id.before.len() + id.after.as_ref().map_or(0, Vec::len) + 14)
+        // Header, Client Identifier, Server Identifier, Elapsed Time, options wanted, Rapid Commit.
+        const COMMON: usize = 4 + (4 + 14) + (4 + 36) + 6 + (4 + 8) + 4;
+        let leases = usize::from(self.na) * (16 + 28) + usize::from(self.pd) * (16 + 29);
+        COMMON + leases + self.relay.as_ref().map_or(0, RelayPath::envelopes_longest)
+    }
+
+    /// What clients want to hold.
+    #[inline]
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        Wanted { na: self.na, pd: self.pd }
     }
 
     /// How many relay agents there are.
@@ -264,6 +169,32 @@ impl Traffic {
     pub fn depth(&self) -> u8 {
         self.relay.as_ref().map_or(0, |path| path.depth)
     }
+}
+
+/// Header and Client Identifier.
+fn head(message: &Outgoing<'_>) -> [u8; 8 + DUID_LEN] {
+    let [x0, x1, x2] = message.transaction_id.0;
+    let mut head = [0; 8 + DUID_LEN];
+    let (fixed, duid) = head.split_at_mut(8);
+    fixed.copy_from_slice(&[message.msg_type.0, x0, x1, x2, 0, 1, 0, 14]);
+    duid.copy_from_slice(&message.identity.duid);
+    head
+}
+
+/// An IA_NA with one address; T1, T2 and lifetimes are 0.
+fn address(iaid: IaId, lease: NamedLease) -> [u8; 44] {
+    let mut option = [0; 44];
+    option[..4].copy_from_slice(&[0, 3, 0, 40]);
+    option[4..8].copy_from_slice(&iaid.0.to_be_bytes());
+    option[16..20].copy_from_slice(&[0, 5, 0, 24]);
+    option[20..36].copy_from_slice(&lease.address.octets());
+    option
+}
+
+/// An IA_NA or IA_PD without a lease.
+fn empty_ia(code: OptionCode, iaid: IaId) -> [u8; 16] {
+    let ([c0, c1], [i0, i1, i2, i3]) = (code.0.to_be_bytes(), iaid.0.to_be_bytes());
+    [c0, c1, 0, 12, i0, i1, i2, i3, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
 /// Why a reply's relay envelopes are wrong.
@@ -282,7 +213,7 @@ mod tests {
     use gemel_wire::{Ia, Message};
 
     use super::*;
-    use crate::client::Identities;
+    use crate::{client::Identities, relay::Template};
 
     fn traffic(depth: u8) -> Traffic {
         Traffic {
@@ -290,12 +221,13 @@ mod tests {
             pd: true,
             rapid_commit: true,
             renew_share: 0.0,
-            returning: None,
+            choice: Choice::InTurn,
             relay: (depth > 0).then(|| RelayPath {
                 depth,
                 links: vec!["2001:db8:1::1".parse().unwrap(), "2001:db8:2::1".parse().unwrap()],
                 address: "2001:db8::9".parse().unwrap(),
-                interface_id: Some(InterfaceId::new("port-{}/x")),
+                remote_id: None,
+                interface_id: Some(Template::new("port-{}/x")),
             }),
         }
     }
@@ -344,6 +276,46 @@ mod tests {
     }
 
     #[test]
+    fn a_named_address_reads_back() {
+        let traffic = Traffic { pd: false, rapid_commit: false, ..traffic(0) };
+        let client = ClientIndex(9);
+        let identity = Identities::new(3).identity(client);
+        let lease = NamedLease { address: "2001:db8::77".parse().unwrap(), prefix_len: 128 };
+        for (msg_type, server_id) in [
+            (MessageType::RENEW, Some(&[0, 3, 0, 1, 9][..])),
+            (MessageType::CONFIRM, None),
+            (MessageType::RELEASE, Some(&[0, 3, 0, 1, 9][..])),
+        ] {
+            let message = Outgoing {
+                msg_type,
+                transaction_id: TransactionId([1, 2, 3]),
+                client,
+                identity: &identity,
+                server_id,
+                na: Some(lease),
+                pd: None,
+                elapsed: 0x1234,
+            };
+            let mut buffer = [0; 400];
+            let len = traffic.write(&message, &mut buffer).unwrap();
+            assert!(len <= traffic.longest());
+            let read = Message::parse(&buffer[..len]).unwrap();
+            let options = &read.options;
+            assert_eq!(
+                (read.msg_type, options.first(OptionCode::SERVER_ID)),
+                (msg_type, server_id)
+            );
+            assert_eq!(options.first(OptionCode::ELAPSED_TIME), Some(&[0x12, 0x34][..]));
+            assert_eq!(options.first(OptionCode::ORO).is_some(), msg_type == MessageType::RENEW);
+            let ia = Ia::parse(options.first(OptionCode::IA_NA).unwrap()).unwrap();
+            assert_eq!((ia.iaid, ia.t1, ia.t2), (identity.iaid_na, 0, 0));
+            let body = ia.options.first(OptionCode::IA_ADDR).unwrap();
+            let address = gemel_wire::IaAddr::parse(body).unwrap();
+            assert_eq!((address.address, address.valid), (lease.address, 0));
+        }
+    }
+
+    #[test]
     fn envelopes_go_round() {
         for depth in [1, 2, 8, 20] {
             let traffic = traffic(depth);
@@ -371,14 +343,5 @@ mod tests {
         assert_eq!(inner.link_address, "2001:db8:2::1".parse::<Ipv6Addr>().unwrap());
         assert_eq!(inner.peer_address, identity.link_local());
         assert_eq!(inner.options.first(OptionCode::INTERFACE_ID), Some(&b"port-4711/x"[..]));
-    }
-
-    #[test]
-    fn numbers_in_decimal() {
-        let mut digits = [0; 10];
-        assert_eq!(decimal(0, &mut digits), b"0");
-        assert_eq!(decimal(u32::MAX, &mut digits), b"4294967295");
-        let id = InterfaceId::new("eth0");
-        assert!(id.matches(b"eth0", ClientIndex(1)) && !id.matches(b"eth01", ClientIndex(1)));
     }
 }

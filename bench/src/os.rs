@@ -100,6 +100,13 @@ pub fn receive_queues(interface: &str) -> usize {
     })
 }
 
+/// The modes of XDP to try on an interface, the fastest first.
+#[must_use]
+pub fn modes_by_speed(interface: &Interface) -> [gemel_ebpf::XdpMode; 2] {
+    let queues = u32::try_from(receive_queues(&interface.name)).unwrap_or(u32::MAX);
+    gemel_ebpf::modes_by_speed(interface.index, queues)
+}
+
 /// The MAC of a neighbour, if the kernel knows it.
 #[must_use]
 pub fn neighbour(interface: &str, address: Ipv6Addr) -> Option<[u8; 6]> {

@@ -19,6 +19,7 @@ use hdrhistogram::{
 };
 
 use crate::{
+    machine::memory_kib,
     number::micros,
     prometheus::Published,
     report::Live,
@@ -86,6 +87,7 @@ impl Second {
 #[must_use]
 pub fn joined(a: &Interval, b: &Interval, side_by_side: bool) -> Interval {
     let outstanding = if side_by_side { a.outstanding + b.outstanding } else { b.outstanding };
+    let holding = if side_by_side { a.holding + b.holding } else { b.holding };
     let length_s = if side_by_side { a.length_s.max(b.length_s) } else { a.length_s + b.length_s };
     Interval {
         at_s: a.at_s.max(b.at_s),
@@ -95,6 +97,8 @@ pub fn joined(a: &Interval, b: &Interval, side_by_side: bool) -> Interval {
         lost: a.lost + b.lost,
         failed: a.failed + b.failed,
         outstanding,
+        holding,
+        memory_kib: a.memory_kib.max(b.memory_kib),
         ..Interval::default()
     }
 }
@@ -291,6 +295,7 @@ impl<'a> Keeper<'a> {
     fn complete(&mut self, pending: Pending) {
         let Pending { generator, mut interval, times, .. } = pending;
         set_percentiles(&mut interval, &times);
+        interval.memory_kib = memory_kib();
         // A rate over what is left of a second would mislead.
         if interval.length_s > SHORT_S {
             self.job.live.show(&interval);
@@ -352,7 +357,7 @@ mod tests {
             stats.answered(Pair::RequestReply, us * 1000);
         }
         stats.late(us);
-        let interval = stats.tick(0, at * SECOND_NS, 3);
+        let interval = stats.tick(0, at * SECOND_NS, 3, 5);
         outlet.hand_over(stats, interval);
     }
 
@@ -407,6 +412,8 @@ mod tests {
         let started: Vec<_> = seconds.iter().map(|second| second.interval.started).collect();
         assert_eq!(started, [11, 11, 1, 1, 1, 1]);
         assert_eq!(seconds[0].interval.outstanding, 6);
+        assert_eq!(seconds[0].interval.holding, 10);
+        assert!(seconds[0].interval.memory_kib > 0);
         assert_eq!(seconds[0].interval.length_s, 1.0);
         assert!(seconds[0].interval.p50_us < 110.0 && seconds[0].interval.max_us > 4990.0);
     }

@@ -1,6 +1,6 @@
 //! When the next exchange is due.
 
-use crate::number::{SECOND_NS, whole};
+use crate::number::{SECOND_NS, float, low32, whole};
 
 /// How exchanges are started.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -9,6 +9,42 @@ pub enum Pace {
     Rate(f64),
     /// Closed loop: as many outstanding exchanges as this, always.
     Window(u32),
+    /// Open loop: the rate goes from one to the other, in a straight line over the whole run.
+    Ramp {
+        /// Exchanges per second at the start.
+        from: f64,
+        /// Exchanges per second at the end.
+        to: f64,
+    },
+    /// Open loop: all exchanges are due at the start.
+    AtOnce,
+}
+
+impl Pace {
+    /// The share of one of several generator threads, numbered from 0, and how long after the start
+    /// its first exchange is due, in ns.
+    #[must_use]
+    pub fn share(self, number: u32, parts: u32) -> (Self, u64) {
+        let divisor = f64::from(parts.max(1));
+        let offset = |rate: f64| whole(f64::from(number) * 1e9 / rate);
+        match self {
+            Self::Rate(rate) => (Self::Rate(rate / divisor), offset(rate)),
+            Self::Ramp { from, to } => {
+                (Self::Ramp { from: from / divisor, to: to / divisor }, offset(from))
+            }
+            Self::Window(window) => {
+                (Self::Window(low32(part_of(window.into(), number, parts)).max(1)), 0)
+            }
+            Self::AtOnce => (Self::AtOnce, 0),
+        }
+    }
+}
+
+/// The share of one of several parts of a number; all shares together make the number.
+#[must_use]
+pub fn part_of(all: u64, number: u32, parts: u32) -> u64 {
+    let (number, parts) = (u64::from(number), u64::from(parts.max(1)));
+    (all * (number + 1)).div_ceil(parts) - (all * number).div_ceil(parts)
 }
 
 /// Exchange k is due at t0 + k/rate, without accumulated error; or, in a closed loop, as soon as
@@ -34,6 +70,18 @@ enum Kind {
         divisor: u64,
     },
     Window(u32),
+    /// Exchange k is due when the integral over the rate has reached k.
+    Ramp {
+        start: u64,
+        next: u64,
+        done: u64,
+        from: f64,
+        /// How much the rate grows per second; not 0.
+        growth: f64,
+    },
+    AtOnce {
+        start: u64,
+    },
 }
 
 impl Schedule {
@@ -49,6 +97,12 @@ impl Schedule {
                 Kind::Rate { next: start, step, step_rest, rest: 0, divisor }
             }
             Pace::Window(window) => Kind::Window(window),
+            Pace::Ramp { from, to } => {
+                let growth = (to - from) / (float(duration) / 1e9);
+                let growth = if growth.abs() < 1e-9 { 1e-9 } else { growth };
+                Kind::Ramp { start, next: start, done: 0, from, growth }
+            }
+            Pace::AtOnce => Kind::AtOnce { start },
         };
         Self { kind, end: start.saturating_add(duration), left: count.unwrap_or(u64::MAX) }
     }
@@ -61,7 +115,10 @@ impl Schedule {
             return None;
         }
         match self.kind {
-            Kind::Rate { next, .. } => (next <= now && next < self.end).then_some(next),
+            Kind::Rate { next, .. } | Kind::Ramp { next, .. } => {
+                (next <= now && next < self.end).then_some(next)
+            }
+            Kind::AtOnce { start } => (start <= now).then_some(start),
             Kind::Window(window) => (outstanding < window && now < self.end).then_some(now),
         }
     }
@@ -70,20 +127,33 @@ impl Schedule {
     #[inline]
     pub fn advance(&mut self) {
         self.left -= 1;
-        if let Kind::Rate { next, step, step_rest, rest, divisor } = &mut self.kind {
-            *next += *step;
-            *rest += *step_rest;
-            if *rest >= *divisor {
-                *rest -= *divisor;
-                *next += 1;
+        match &mut self.kind {
+            Kind::Rate { next, step, step_rest, rest, divisor } => {
+                *next += *step;
+                *rest += *step_rest;
+                if *rest >= *divisor {
+                    *rest -= *divisor;
+                    *next += 1;
+                }
             }
+            Kind::Ramp { start, next, done, from, growth } => {
+                *done += 1;
+                // from * t + growth * t² / 2 = k, solved for t.
+                let square = *from * *from + 2.0 * *growth * float(*done);
+                *next = if square < 0.0 {
+                    u64::MAX
+                } else {
+                    start.saturating_add(whole(2.0 * float(*done) / (*from + square.sqrt()) * 1e9))
+                };
+            }
+            Kind::Window(_) | Kind::AtOnce { .. } => {}
         }
     }
 
     /// Whether the schedule goes on regardless of the server.
     #[must_use]
     pub fn is_open_loop(&self) -> bool {
-        matches!(self.kind, Kind::Rate { .. })
+        !matches!(self.kind, Kind::Window(_))
     }
 
     /// Whether nothing more will be due after `now`. An open loop that is behind its schedule is
@@ -92,8 +162,10 @@ impl Schedule {
     pub fn finished(&self, now: u64) -> bool {
         self.left == 0
             || match self.kind {
-                Kind::Rate { next, .. } => next >= self.end && now >= self.end,
-                Kind::Window(_) => now >= self.end,
+                Kind::Rate { next, .. } | Kind::Ramp { next, .. } => {
+                    next >= self.end && now >= self.end
+                }
+                Kind::Window(_) | Kind::AtOnce { .. } => now >= self.end,
             }
     }
 }
@@ -141,5 +213,50 @@ mod tests {
         }
         assert_eq!(schedule.due(8, 0), None, "count is used up");
         assert!(schedule.finished(8));
+    }
+
+    fn dues(mut schedule: Schedule) -> Vec<u64> {
+        let mut dues = Vec::new();
+        while let Some(due) = schedule.due(u64::MAX, 0) {
+            dues.push(due);
+            schedule.advance();
+        }
+        assert!(schedule.finished(u64::MAX));
+        dues
+    }
+
+    #[test]
+    fn a_ramp_offers_what_lies_under_the_line() {
+        for (from, to) in [(100.0, 300.0), (300.0, 100.0), (200.0, 200.0)] {
+            let pace = Pace::Ramp { from, to };
+            let dues = dues(Schedule::new(pace, 5, 10 * SECOND_NS, None));
+            assert!((1999..=2001).contains(&dues.len()), "{}", dues.len());
+            assert!(dues.is_sorted() && dues[0] == 5);
+            let first_second = dues.iter().filter(|due| **due < SECOND_NS).count();
+            let wanted = whole(from + (to - from) / 20.0);
+            assert!(first_second.abs_diff(usize::try_from(wanted).unwrap()) <= 1, "{first_second}");
+        }
+    }
+
+    #[test]
+    fn at_once_means_the_same_moment_for_all() {
+        assert_eq!(dues(Schedule::new(Pace::AtOnce, 9, SECOND_NS, Some(4))), [9; 4]);
+    }
+
+    #[test]
+    fn threads_share_the_schedule() {
+        let mut all: Vec<_> = (0..3)
+            .flat_map(|number| {
+                let (pace, offset) = Pace::Rate(3000.0).share(number, 3);
+                let count = part_of(100, number, 3);
+                dues(Schedule::new(pace, offset, SECOND_NS, Some(count)))
+            })
+            .collect();
+        all.sort_unstable();
+        let whole = dues(Schedule::new(Pace::Rate(3000.0), 0, SECOND_NS, Some(100)));
+        assert_eq!(all.len(), 100);
+        assert!(all.iter().zip(whole).all(|(a, b)| a.abs_diff(b) <= 1), "{all:?}");
+        let windows: Vec<_> = (0..3).map(|n| Pace::Window(10).share(n, 3).0).collect();
+        assert_eq!(windows, [Pace::Window(4), Pace::Window(3), Pace::Window(3)]);
     }
 }

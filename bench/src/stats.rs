@@ -52,6 +52,14 @@ named! {
         RenewReply = "renew_reply",
         /// REBIND to REPLY.
         RebindReply = "rebind_reply",
+        /// RELEASE to REPLY.
+        ReleaseReply = "release_reply",
+        /// DECLINE to REPLY.
+        DeclineReply = "decline_reply",
+        /// CONFIRM to REPLY.
+        ConfirmReply = "confirm_reply",
+        /// INFORMATION-REQUEST to REPLY.
+        InformReply = "inform_reply",
         /// RENEW to the REPLY to it or to the REBIND that followed it; only where clients go on with
         /// REBIND.
         Renewal = "renewal",
@@ -76,6 +84,10 @@ impl Pair {
             Self::SolicitReply => "SOLICIT → REPLY (rapid commit)",
             Self::RenewReply => "RENEW → REPLY",
             Self::RebindReply => "REBIND → REPLY",
+            Self::ReleaseReply => "RELEASE → REPLY",
+            Self::DeclineReply => "DECLINE → REPLY",
+            Self::ConfirmReply => "CONFIRM → REPLY",
+            Self::InformReply => "INFORMATION-REQUEST → REPLY",
             Self::Renewal => "whole renewal",
             Self::Exchange => "whole exchange",
         }
@@ -101,6 +113,14 @@ named! {
         SentRenew = "sent_renew",
         /// REBIND among them.
         SentRebind = "sent_rebind",
+        /// RELEASE among them.
+        SentRelease = "sent_release",
+        /// DECLINE among them.
+        SentDecline = "sent_decline",
+        /// CONFIRM among them.
+        SentConfirm = "sent_confirm",
+        /// INFORMATION-REQUEST among them.
+        SentInform = "sent_inform",
         /// Retransmissions among them (RFC 8415 section 15).
         SentAgain = "sent_again",
         /// Datagrams received.
@@ -120,6 +140,15 @@ named! {
         LostRenewReply = "lost_renew_reply",
         /// REBIND without a REPLY in time.
         LostRebindReply = "lost_rebind_reply",
+        /// RELEASE without a REPLY in time.
+        LostReleaseReply = "lost_release_reply",
+        /// DECLINE without a REPLY in time.
+        LostDeclineReply = "lost_decline_reply",
+        /// CONFIRM without a REPLY in time. A server that cannot tell whether the addresses fit the link
+        /// does not answer (RFC 8415 section 18.3.3).
+        LostConfirmReply = "lost_confirm_reply",
+        /// INFORMATION-REQUEST without a REPLY in time.
+        LostInformReply = "lost_inform_reply",
         /// REQUEST without a REPLY, after which the client began again with SOLICIT.
         RequestTurned = "request_turned",
         /// RENEW without a REPLY, after which the client went on with REBIND.
@@ -151,6 +180,10 @@ named! {
         GrantAtMostMclt = "grant_at_most_mclt",
         /// Grants to the holder of the lease that end before the earlier one would have.
         LifetimeShortened = "lifetime_shortened",
+        /// Leases that were given out although a client had declined them (RFC 8415 section 18.3.8).
+        DeclinedGiven = "declined_given",
+        /// Datagrams that came in on the queue of another generator thread and were handed on to it.
+        Steered = "steered",
         /// Received frames that are not a DHCPv6 datagram for this generator.
         Foreign = "foreign",
         /// Exchanges not begun because nearly all clients were busy.
@@ -198,6 +231,9 @@ pub struct Interval {
     pub failed: u64,
     /// Messages awaiting an answer at its end.
     pub outstanding: u32,
+    /// Clients that hold all that they want at its end.
+    #[serde(default)]
+    pub holding: u32,
     /// Median of the answered messages, microseconds.
     pub p50_us: f64,
     /// 99th percentile of the answered messages, microseconds.
@@ -210,6 +246,9 @@ pub struct Interval {
     /// How late it sent at worst, microseconds.
     #[serde(default)]
     pub lag_max_us: f64,
+    /// Memory that the generator had at its end, KiB; 0 if that was not measured.
+    #[serde(default)]
+    pub memory_kib: u64,
 }
 
 /// Everything that one generator measured.
@@ -223,6 +262,8 @@ pub struct Stats {
     pub series: Vec<Interval>,
     /// The seconds with their times, if they were recorded.
     pub seconds: Vec<Second>,
+    /// When exchanges were completed, ns from the start of the run; only where that is wanted.
+    pub served: Option<Histogram<u64>>,
     interval: Histogram<u64>,
     interval_begin: u64,
     interval_base: Counters,
@@ -246,8 +287,16 @@ pub fn failed(counters: &Counters) -> u64 {
 }
 
 /// What makes [`lost`].
-const LOST: [Counter; 4] =
-    [Counter::LostAdvertise, Counter::LostReply, Counter::LostRenewReply, Counter::LostRebindReply];
+const LOST: [Counter; 8] = [
+    Counter::LostAdvertise,
+    Counter::LostReply,
+    Counter::LostRenewReply,
+    Counter::LostRebindReply,
+    Counter::LostReleaseReply,
+    Counter::LostDeclineReply,
+    Counter::LostConfirmReply,
+    Counter::LostInformReply,
+];
 
 /// What makes [`failed`].
 const FAILED: [Counter; 6] = [
@@ -279,6 +328,7 @@ impl Stats {
             lag: histogram(),
             series: Vec::with_capacity(4096),
             seconds: Vec::new(),
+            served: None,
             interval: histogram(),
             interval_begin: now,
             interval_base: [0; Counter::ALL.len()],
@@ -351,7 +401,7 @@ impl Stats {
     }
 
     /// Ends the current interval at `now` and returns it; `begin` is the start of the run.
-    pub fn tick(&mut self, begin: u64, now: u64, outstanding: u32) -> Interval {
+    pub fn tick(&mut self, begin: u64, now: u64, outstanding: u32, holding: u32) -> Interval {
         let base = &self.interval_base;
         let since = |counter: Counter| self.get(counter) - base[counter as usize];
         let quantile = |q: f64| crate::number::micros(self.interval.value_at_quantile(q));
@@ -363,6 +413,7 @@ impl Stats {
             lost: self.lost() - lost(base),
             failed: self.failed() - failed(base),
             outstanding,
+            holding,
             p50_us: quantile(0.5),
             p99_us: quantile(0.99),
             max_us: crate::number::micros(self.interval.max()),
@@ -396,8 +447,16 @@ impl Stats {
         std::mem::replace(&mut self.times, empty)
     }
 
-    /// Adds another generator's counts and times. The series stay those of `self`.
+    /// From now on notes when exchanges are completed.
+    pub fn watch_served(&mut self) {
+        self.served = Some(histogram());
+    }
+
+    /// Adds other counts and times. The series stay those of `self`.
     pub fn merge(&mut self, other: &Self) {
+        if let Some(theirs) = &other.served {
+            *self.served.get_or_insert_with(histogram) += theirs;
+        }
         for (mine, theirs) in self.counters.iter_mut().zip(other.counters) {
             *mine += theirs;
         }
@@ -446,11 +505,11 @@ mod tests {
         stats.count_many(Counter::Started, 10);
         stats.count_many(Counter::LostReply, 1);
         stats.answered(Pair::RequestReply, 5_000);
-        let first = stats.tick(0, SECOND_NS, 3);
+        let first = stats.tick(0, SECOND_NS, 3, 0);
         assert_eq!((first.started, first.lost, first.outstanding), (10, 1, 3));
         assert!((first.p50_us - 5.0).abs() < 0.01);
         stats.count_many(Counter::Started, 4);
-        let second = stats.tick(0, 2 * SECOND_NS, 0);
+        let second = stats.tick(0, 2 * SECOND_NS, 0, 0);
         assert_eq!((second.started, second.lost), (4, 0));
         assert_eq!(second.max_us, 0.0);
         assert_eq!(stats.series.len(), 2);

@@ -10,11 +10,12 @@ use std::{
 
 use gemel_bench::{
     clock::Clock,
-    engine::{Engine, Patience, World},
-    generator::{self, Span},
-    message::{InterfaceId, RelayPath, Traffic},
+    engine::{Choice, Engine, Patience, World},
+    generator::{self, Course, Span},
+    message::Traffic,
     oracle::Violation,
     port::{MemoryPort, Port, SocketPort},
+    relay::{RelayPath, Template},
     schedule::{Pace, Schedule},
     stats::{Counter, Pair, Stats},
 };
@@ -157,7 +158,7 @@ fn plain() -> Traffic {
         pd: true,
         rapid_commit: false,
         renew_share: 0.0,
-        returning: None,
+        choice: Choice::InTurn,
         relay: None,
     }
 }
@@ -176,8 +177,8 @@ fn drive(
     let begin = clock.now();
     let mut schedule = Schedule::new(pace, begin, 60 * SECOND, Some(exchanges));
     let never = AtomicBool::new(false);
-    let span = generator::run(&mut engine, port, &mut schedule, begin, &clock, &never, &mut |_| ())
-        .unwrap();
+    let course = Course { begin, interval: SECOND, clock: &clock, stop: &never, steering: None };
+    let span = generator::run(&mut engine, port, &mut schedule, &course).unwrap();
     let (mut world, stats) = engine.finish();
     world.audit(span.end);
     (world, stats, span)
@@ -205,7 +206,8 @@ fn clean_exchanges_of_every_shape() {
             depth,
             links: vec!["2001:db8:1::1".parse().unwrap(), "2001:db8:2::1".parse().unwrap()],
             address: "2001:db8::9".parse().unwrap(),
-            interface_id: Some(InterfaceId::new("port{}")),
+            remote_id: None,
+            interface_id: Some(Template::new("port{}")),
         })
     };
     for (name, traffic, leases) in [
@@ -298,6 +300,7 @@ fn wrong_datagrams_fail_the_run() {
         links: vec!["2001:db8:1::1".parse().unwrap()],
         address: "2001:db8::9".parse().unwrap(),
         interface_id: None,
+        remote_id: None,
     });
     let relayed = Traffic { relay, ..plain() };
     for (traffic, faults, violation) in [

@@ -5,8 +5,8 @@ use std::{collections::HashMap, io, net::Ipv6Addr, sync::atomic::AtomicBool};
 
 use gemel_bench::{
     clock::Clock,
-    engine::{Engine, Patience, ReplySeen, World},
-    generator,
+    engine::{Choice, Engine, Patience, ReplySeen, Retransmit, World},
+    generator::{self, Course},
     message::Traffic,
     oracle::Violation,
     port::{Port, PortInfo},
@@ -163,8 +163,12 @@ impl Port for PairPort {
 }
 
 /// Clients that send again after 2 ms and turn to any server after 5 ms.
-const PATIENCE: Patience =
-    Patience { timeout: 2000 * MS, retransmit: Some(2 * MS), any_server: Some(5 * MS) };
+const PATIENCE: Patience = Patience {
+    timeout: 2000 * MS,
+    retransmit: Retransmit::After(2 * MS),
+    any_server: Some(5 * MS),
+    end: None,
+};
 
 struct Outcome {
     world: World,
@@ -180,7 +184,7 @@ fn drive(conduct: Conduct) -> Outcome {
         pd: false,
         rapid_commit: false,
         renew_share: 1.0,
-        returning: Some(0.5),
+        choice: Choice::Returning(0.5),
         relay: None,
     };
     let clock = Clock::start();
@@ -191,9 +195,8 @@ fn drive(conduct: Conduct) -> Outcome {
     let begin = clock.now();
     let mut schedule = Schedule::new(Pace::Window(8), begin, 60_000 * MS, Some(1000));
     let never = AtomicBool::new(false);
-    let span =
-        generator::run(&mut engine, &mut port, &mut schedule, begin, &clock, &never, &mut |_| ())
-            .unwrap();
+    let course = Course { begin, interval: 1000 * MS, clock: &clock, stop: &never, steering: None };
+    let span = generator::run(&mut engine, &mut port, &mut schedule, &course).unwrap();
     let replies = engine.take_replies();
     let (mut world, stats) = engine.finish();
     world.audit(span.end);
@@ -281,7 +284,7 @@ fn without_retransmission_it_is_lost() {
         pd: false,
         rapid_commit: false,
         renew_share: 0.0,
-        returning: None,
+        choice: Choice::InTurn,
         relay: None,
     };
     let clock = Clock::start();
@@ -290,8 +293,8 @@ fn without_retransmission_it_is_lost() {
     let begin = clock.now();
     let mut schedule = Schedule::new(Pace::Window(8), begin, 60_000 * MS, Some(100));
     let never = AtomicBool::new(false);
-    generator::run(&mut engine, &mut port, &mut schedule, begin, &clock, &never, &mut |_| ())
-        .unwrap();
+    let course = Course { begin, interval: 1000 * MS, clock: &clock, stop: &never, steering: None };
+    generator::run(&mut engine, &mut port, &mut schedule, &course).unwrap();
     let stats = engine.stats();
     assert_eq!(stats.get(Counter::SentAgain), 0);
     assert!(stats.lost() >= 15);

@@ -41,15 +41,17 @@ mod attach;
 mod client;
 mod counters;
 mod error;
+mod features;
 mod program;
 mod server;
 mod skel;
 mod sys;
 
-pub use attach::{Attachment, Occupant, XdpMode};
+pub use attach::{Attachment, Occupant, XdpMode, modes_by_speed};
 pub use client::{Capture, XdpClient};
 pub use counters::XdpCounters;
 pub use error::Error;
+pub use features::{XdpFeatures, xdp_features};
 pub use program::{Verdict, XdpProgram};
 pub use server::{FloodLimit, TokenBucket, XdpServer};
 

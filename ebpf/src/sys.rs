@@ -34,6 +34,18 @@ pub(crate) fn query(ifindex: u32) -> io::Result<ProgramIds> {
     })
 }
 
+/// What the driver of an interface can do: bits of `enum netdev_xdp_act` of `linux/netdev.h`.
+/// Linux 6.3 and later.
+pub(crate) fn features(ifindex: u32) -> io::Result<u64> {
+    let mut opts = libbpf_sys::bpf_xdp_query_opts {
+        sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    // SAFETY: as in `query`.
+    check(unsafe { libbpf_sys::bpf_xdp_query(index(ifindex)?, 0, &raw mut opts) })?;
+    Ok(opts.feature_flags)
+}
+
 /// Attaches a program by a link, which ends when its descriptor is closed.
 pub(crate) fn create_link(
     program: BorrowedFd<'_>,
@@ -90,6 +102,46 @@ pub(crate) fn interface_name(ifindex: u32) -> Option<String> {
     // SAFETY: on success the buffer holds a terminated string.
     let name = unsafe { CStr::from_ptr(name.as_ptr()) };
     Some(name.to_string_lossy().into_owned())
+}
+
+/// `struct ethtool_drvinfo` of `linux/ethtool.h`.
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    rest: [u8; 160],
+}
+
+/// `ETHTOOL_GDRVINFO`.
+const GET_DRIVER_INFO: u32 = 3;
+
+/// The name of an interface's driver (`ethtool -i`).
+pub(crate) fn driver(interface: &str) -> io::Result<String> {
+    let mut info = DriverInfo { command: GET_DRIVER_INFO, driver: [0; 32], rest: [0; 160] };
+    // SAFETY: zeros are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if interface.len() >= request.ifr_name.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut info).cast();
+    // SAFETY: no pointers.
+    let socket = unsafe { libc::socket(libc::AF_INET6, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor just made for us.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: the request names an interface and points to a structure of the size that this
+    // command fills; both outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let len = info.driver.iter().position(|octet| *octet == 0).unwrap_or(info.driver.len());
+    Ok(String::from_utf8_lossy(&info.driver[..len]).into_owned())
 }
 
 fn index(ifindex: u32) -> io::Result<c_int> {

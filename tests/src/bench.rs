@@ -22,9 +22,6 @@ pub enum Pace {
 /// Exchanges outstanding in a closed loop, enough to keep any server busy.
 const WINDOW: u32 = 256;
 
-/// Share of the exchanges that may fail at the highest rate.
-const LOSS_MAX: f64 = 0.001;
-
 /// Share of a rate that must really have been offered for the rate to count.
 const STARTED_MIN: f64 = 0.97;
 
@@ -37,7 +34,7 @@ const STEPS_MAX: u32 = 14;
 /// The outcome of [`Load::highest_rate`].
 #[derive(Clone, Debug)]
 pub struct Highest {
-    /// The highest rate with at most 0.1 % loss, open loop, exchanges per second.
+    /// The highest rate without more loss than [`Load::loss_max`], open loop, exchanges per second.
     pub per_s: f64,
     /// What ended the search: `server` when it lost more, `generator` when it could not offer more.
     pub limited_by: &'static str,
@@ -66,6 +63,10 @@ pub struct Load {
     pub mode: &'static str,
     /// The core that the generator is bound to.
     pub core: Option<u32>,
+    /// Share of the exchanges that may fail at the highest rate.
+    pub loss_max: f64,
+    /// Exchanges outstanding in the closed loop with which the search for that rate begins.
+    pub window: u32,
     /// Folder for histograms, JSON and the HTML page.
     pub out: Option<PathBuf>,
     /// File that receives every grant.
@@ -85,6 +86,8 @@ impl Load {
             seed: 1,
             mode: "auto",
             core: None,
+            loss_max: 0.001,
+            window: WINDOW,
             out: None,
             grants: None,
         }
@@ -139,7 +142,7 @@ impl Load {
 
 impl Load {
     /// Looks for the highest rate of this kind of load: first in a closed loop, then in open loops
-    /// around that. `each` is called after every run, for what lies in [`Self::grants`].
+    /// around that, each with clients of its own. `each` is called after every run, for what lies in [`Self::grants`].
     ///
     /// # Errors
     /// As [`Self::run`], and when the server bears no load at all.
@@ -150,7 +153,7 @@ impl Load {
         mut each: impl FnMut() -> Result<()>,
     ) -> Result<Highest> {
         let mut load = self.clone();
-        load.pace = Pace::Window(WINDOW);
+        load.pace = Pace::Window(self.window);
         load.seconds = step_seconds;
         let closed = load.run(interface)?;
         each()?;
@@ -165,13 +168,15 @@ impl Load {
         let (mut good, mut bad, mut limited_by) = (0.0, f64::INFINITY, "server");
         let mut rate = closed_loop_per_s / 2.0;
         for _ in 0..STEPS_MAX {
+            // Clients that have not been here yet: to grant is more work than to extend.
+            load.seed += 1;
             load.pace = Pace::Rate(rate);
             let summary = load.run(interface)?;
             each()?;
             let figure = |key: &str| {
                 summary[key].as_f64().with_context(|| format!("no {key} in the summary"))
             };
-            let lost = figure("loss")? > LOSS_MAX;
+            let lost = figure("loss")? > self.loss_max;
             if !lost && figure("started_per_s")? >= STARTED_MIN * rate {
                 good = rate;
                 best = Some(summary["valid"] == true);

@@ -487,6 +487,9 @@ impl Server {
     }
 }
 
+/// The heap in huge pages, as in the packaged service.
+const HUGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+
 fn launch(
     namespace: &Namespace,
     binary: &Path,
@@ -503,6 +506,7 @@ fn launch(
         None => namespace.command(binary),
     };
     command.args(["serve", "--config"]).arg(config);
+    command.env(HUGE_PAGES.0, HUGE_PAGES.1);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     Process::spawn("gemel", command)
 }

@@ -14,6 +14,7 @@ pub mod bench;
 pub mod browser;
 pub mod clients;
 pub mod gemel;
+pub mod kea;
 mod lab;
 pub mod pair;
 mod process;

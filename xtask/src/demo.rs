@@ -156,7 +156,7 @@ impl Demo {
         say(&format!("{seconds} s at half of that, {:.0} exchanges/s", highest.per_s / 2.0));
         load.pace = Pace::Rate(highest.per_s / 2.0);
         load.seconds = seconds;
-        load.seed = 2;
+        load.seed = 100;
         load.out = Some(report.to_owned());
         let half = load.run(&self.pair.client)?;
         granted.enter(&read_grants(&file)?)?;

@@ -35,7 +35,7 @@ enum Command {
     Demo(demo::Args),
     /// Runs every check: format, lints, documentation, unit and end-to-end tests.
     Test(test::Args),
-    /// Measures AF_XDP against sockets, and what durability costs. Needs root.
+    /// Measures the server beside the rings that it stands on and beside its peers. Needs root.
     Bench(bench::Args),
     /// Measures a failover: until the standby serves, what a partner costs clients, and how fast a
     /// server learns everything anew. Needs root.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use gemel_tests::requirement;
+use gemel_tests::{kea, requirement};
 
 use crate::cargo::check;
 
@@ -56,15 +56,27 @@ const NEEDED: &[(Sign, &str)] = &[
 
 /// Packages with a service that must not run on this machine just because the tests need the
 /// program in it.
-const SERVICES: &[&str] = &["dibbler-client", "isc-dhcp-relay", "wide-dhcpv6-client"];
+const SERVICES: &[&str] = &["dibbler-client", "isc-dhcp-relay", "wide-dhcpv6-client", kea::PACKAGE];
 
 /// Where Debian's package scripts ask whether a service may be started.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// Servers to measure beside Gemel; nothing else needs them.
+const PEERS: &[(Sign, &str)] = &[(Sign::Program(kea::PROGRAM), kea::PACKAGE)];
+
 /// Installs what is missing; silent and quick when nothing is.
 pub(crate) fn run() -> Result<()> {
+    install(NEEDED)
+}
+
+/// Installs the servers to measure beside Gemel, as far as they are missing.
+pub(crate) fn install_peers() -> Result<()> {
+    install(PEERS)
+}
+
+fn install(needed: &[(Sign, &str)]) -> Result<()> {
     let missing: Vec<&str> =
-        NEEDED.iter().filter(|(sign, _)| !sign.is_there()).map(|&(_, package)| package).collect();
+        needed.iter().filter(|(sign, _)| !sign.is_there()).map(|&(_, package)| package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -95,7 +107,7 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     drop(policy);
-    if let Some((sign, package)) = NEEDED.iter().find(|(sign, _)| !sign.is_there()) {
+    if let Some((sign, package)) = needed.iter().find(|(sign, _)| !sign.is_there()) {
         bail!("{package} is installed, but {sign:?} is still not there");
     }
     Ok(())

@@ -2,7 +2,10 @@
 
 use std::{io, net::Ipv6Addr};
 
+use gemel_ebpf::XdpMode;
 use serde::{Deserialize, Serialize};
+
+use crate::os;
 
 mod memory;
 mod socket;
@@ -54,14 +57,31 @@ pub struct PortInfo {
     pub notes: Vec<String>,
 }
 
+impl PortInfo {
+    /// What several ports of one interface are together.
+    #[must_use]
+    pub fn join(ports: impl IntoIterator<Item = Self>) -> Self {
+        ports
+            .into_iter()
+            .reduce(|mut all, port| {
+                all.receive_drops += port.receive_drops;
+                all.notes.extend(port.notes);
+                all
+            })
+            .unwrap_or_default()
+    }
+}
+
 /// Which port to use.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// AF_XDP if it can be had, else UDP sockets.
     Auto,
-    /// AF_XDP, with the XDP program in the driver or, failing that, in the kernel's stack.
+    /// AF_XDP, with the XDP program in the driver or in the kernel's stack, whichever is faster.
     Xdp,
+    /// AF_XDP with the XDP program in the driver.
+    XdpNative,
     /// AF_XDP with the XDP program in the kernel's stack.
     XdpGeneric,
     /// UDP sockets.
@@ -72,9 +92,7 @@ pub enum Mode {
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// Interface.
-    pub interface: crate::os::Interface,
-    /// Queue of the interface (AF_XDP).
-    pub queue: u32,
+    pub interface: os::Interface,
     /// The generator's address: link-local for clients, usually global for a relay agent.
     pub source: Ipv6Addr,
     /// 546 for clients, 547 for a relay agent.
@@ -110,6 +128,9 @@ pub enum PortError {
          neighbour table knows it"
     )]
     NoServerMac(Ipv6Addr),
+    /// A UDP socket has no queues.
+    #[error("several queues need AF_XDP: --mode xdp or auto")]
+    QueuesNeedXdp,
     /// UDP socket.
     #[error("UDP socket: {call} {address}: {source}")]
     Socket {
@@ -132,22 +153,34 @@ pub enum AnyPort {
 }
 
 impl AnyPort {
-    /// Opens a port of the wanted mode.
+    /// Opens ports of the wanted mode, one for each queue.
     ///
     /// # Errors
-    /// See [`PortError`]; with [`Mode::Auto`] only if the socket cannot be had either.
-    pub fn open(mode: Mode, endpoint: &Endpoint) -> Result<Self, PortError> {
-        let xdp = |mode| XdpPort::open(endpoint, mode).map(Box::new).map(Self::Xdp);
+    /// See [`PortError`]; with [`Mode::Auto`] only if the socket cannot be had either, or is not enough.
+    pub fn open(mode: Mode, endpoint: &Endpoint, queues: &[u32]) -> Result<Vec<Self>, PortError> {
+        let xdp = |mode| {
+            let ports = XdpPort::open(endpoint, queues, mode)?;
+            Ok(ports.into_iter().map(Box::new).map(Self::Xdp).collect())
+        };
+        let fastest = || {
+            let [first, second] = os::modes_by_speed(&endpoint.interface);
+            xdp(first).or_else(|_| xdp(second))
+        };
+        let socket = |reason| {
+            if queues.len() > 1 {
+                return Err(PortError::QueuesNeedXdp);
+            }
+            Ok(vec![Self::Socket(Box::new(SocketPort::open(endpoint, reason)?))])
+        };
         match mode {
-            Mode::Socket => Ok(Self::Socket(Box::new(SocketPort::open(endpoint, None)?))),
-            Mode::Xdp => xdp(gemel_ebpf::XdpMode::Auto),
-            Mode::XdpGeneric => xdp(gemel_ebpf::XdpMode::Generic),
-            Mode::Auto => match xdp(gemel_ebpf::XdpMode::Auto) {
-                Ok(port) => Ok(port),
-                Err(error) => {
-                    let reason = Some(error.to_string());
-                    Ok(Self::Socket(Box::new(SocketPort::open(endpoint, reason)?)))
-                }
+            Mode::Socket => socket(None),
+            Mode::Xdp => fastest(),
+            Mode::XdpNative => xdp(XdpMode::Native),
+            Mode::XdpGeneric => xdp(XdpMode::Generic),
+            Mode::Auto => match fastest() {
+                Ok(ports) => Ok(ports),
+                Err(error) if queues.len() > 1 => Err(error),
+                Err(error) => socket(Some(error.to_string())),
             },
         }
     }

@@ -1,6 +1,6 @@
 //! AF_XDP: whole frames through rings shared with the kernel.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use af_xdp::{Frame, Socket, SocketConfig, Umem, UmemConfig};
 use gemel_ebpf::{Attachment, Capture, XdpClient, XdpMode};
@@ -11,27 +11,40 @@ use crate::{
     os,
 };
 
+/// The XDP program that all queues share. It goes with the last of their ports; what it would redirect to
+/// a socket that is closed already, the kernel drops.
+#[derive(Debug)]
+struct Program {
+    client: XdpClient,
+    attachment: Attachment,
+}
+
 /// One queue of an interface.
 #[derive(Debug)]
 pub struct XdpPort {
-    // Declared first, dropped first: the program goes before the socket that it redirects to.
-    program: XdpClient,
+    program: Arc<Program>,
     socket: Socket,
-    attachment: Attachment,
     headers: Headers,
     source_port: u16,
     received: Vec<Frame>,
     queued: bool,
     notes: Vec<String>,
+    queue: u32,
+    /// It speaks for the program.
+    is_first: bool,
 }
 
 impl XdpPort {
-    /// Loads the XDP program, attaches it and binds a socket to the queue. All of it is undone when
-    /// the port is dropped, and when the process dies.
+    /// Loads the XDP program, attaches it and binds a socket to each queue. All of it is undone when
+    /// the ports are dropped, and when the process dies.
     ///
     /// # Errors
     /// See [`PortError`].
-    pub fn open(endpoint: &Endpoint, mode: XdpMode) -> Result<Self, PortError> {
+    pub fn open(
+        endpoint: &Endpoint,
+        queues: &[u32],
+        mode: XdpMode,
+    ) -> Result<Vec<Self>, PortError> {
         let interface = &endpoint.interface;
         let xdp = |source| PortError::Xdp { interface: interface.name.clone(), source };
         let program_error =
@@ -49,32 +62,42 @@ impl XdpPort {
             &End { mac: server_mac, address: endpoint.server, port: gemel_wire::SERVER_PORT },
         );
         let capture = Capture { ports: [endpoint.source_port, 0], any_address: false };
-        let mut program = XdpClient::load(capture).map_err(program_error)?;
-        program.set_own_addresses(&[endpoint.source]).map_err(program_error)?;
-        let attachment = program.attach(interface.index, mode).map_err(program_error)?;
-        let umem = Umem::new(UmemConfig::default()).map_err(xdp)?;
-        let socket =
-            Socket::bind(umem, &SocketConfig::new(interface.index, endpoint.queue)).map_err(xdp)?;
-        program.set_socket(endpoint.queue, &socket).map_err(program_error)?;
+        let mut client = XdpClient::load(capture).map_err(program_error)?;
+        client.set_own_addresses(&[endpoint.source]).map_err(program_error)?;
+        let attachment = client.attach(interface.index, mode).map_err(program_error)?;
         let mut notes = Vec::new();
-        let queues = os::receive_queues(&interface.name);
-        if queues > 1 {
+        let present = os::receive_queues(&interface.name);
+        if present > queues.len() {
             notes.push(format!(
-                "{} has {queues} receive queues and only queue {} is listened to: answers on \
-                 the others count as lost (`ethtool -L {} combined 1`)",
-                interface.name, endpoint.queue, interface.name
+                "{} has {present} receive queues and only {queues:?} are listened to: answers on \
+                 the others count as lost (`ethtool -L {} combined {}`)",
+                interface.name,
+                interface.name,
+                queues.len()
             ));
         }
-        Ok(Self {
-            program,
-            socket,
-            attachment,
-            headers,
-            source_port: endpoint.source_port,
-            received: Vec::with_capacity(BATCH),
-            queued: false,
-            notes,
-        })
+        let program = Arc::new(Program { client, attachment });
+        queues
+            .iter()
+            .enumerate()
+            .map(|(number, queue)| {
+                let umem = Umem::new(UmemConfig::default()).map_err(xdp)?;
+                let socket =
+                    Socket::bind(umem, &SocketConfig::new(interface.index, *queue)).map_err(xdp)?;
+                program.client.set_socket(*queue, &socket).map_err(program_error)?;
+                Ok(Self {
+                    program: Arc::clone(&program),
+                    socket,
+                    headers: headers.clone(),
+                    source_port: endpoint.source_port,
+                    received: Vec::with_capacity(BATCH),
+                    queued: false,
+                    notes: if number == 0 { notes.clone() } else { Vec::new() },
+                    queue: *queue,
+                    is_first: number == 0,
+                })
+            })
+            .collect()
     }
 }
 
@@ -139,7 +162,7 @@ impl Port for XdpPort {
     }
 
     fn info(&self) -> PortInfo {
-        let program = match self.attachment.mode {
+        let program = match self.program.attachment.mode {
             XdpMode::Generic => "generic",
             _ => "native",
         };
@@ -148,15 +171,17 @@ impl Port for XdpPort {
         let mut notes = self.notes.clone();
         let counters = self.socket.counters();
         notes.push(format!(
-            "AF_XDP: {} frames received, {} sent with {} system calls",
-            counters.rx_frames, counters.tx_frames, counters.tx_wakeups
+            "AF_XDP, queue {}: {} frames received, {} sent with {} system calls",
+            self.queue, counters.rx_frames, counters.tx_frames, counters.tx_wakeups
         ));
-        if let Ok(counters) = self.program.counters() {
+        if self.is_first
+            && let Ok(counters) = self.program.client.counters()
+        {
             notes.push(format!("XDP program: {counters:?}"));
         }
         PortInfo {
             mode: format!("xdp-{program}-{copy}"),
-            fallback_reason: self.attachment.native_error.as_ref().map(ToString::to_string),
+            fallback_reason: self.program.attachment.native_error.as_ref().map(ToString::to_string),
             receive_drops: statistics.rx_dropped
                 + statistics.rx_ring_full
                 + statistics.fill_ring_empty,

@@ -15,6 +15,7 @@ use crate::{
     number::{float, micros, ratio, seconds},
     oracle::Violation,
     port::PortInfo,
+    scenario::ScenarioReport,
     schedule::Pace,
     slo::ObjectiveReport,
     stats::{Counter, Interval, Pair, Stats},
@@ -207,6 +208,9 @@ pub struct Summary {
     /// What events did, in a run that had some.
     #[serde(default)]
     pub failover: Option<FailoverReport>,
+    /// What a scenario has to say beside that.
+    #[serde(default)]
+    pub scenario: Option<ScenarioReport>,
     /// What became of the objectives.
     #[serde(default)]
     pub objectives: Vec<ObjectiveReport>,
@@ -308,6 +312,7 @@ impl Summary {
             failover: None,
             objectives: Vec::new(),
             merged: Vec::new(),
+            scenario: None,
             setup,
         }
     }
@@ -374,19 +379,20 @@ fn invalid_reasons(
                 "only {started_per_s:.0} of {rate:.0} exchanges per second were started"
             ));
         }
-        if lag.p99_us > setup.lag_limit_us {
-            reasons.push(format!(
-                "the generator was {:.0} us late at the 99th percentile (limit {:.0} us)",
-                lag.p99_us, setup.lag_limit_us
-            ));
-        }
+    }
+    let open_loop = setup.window.is_none();
+    if open_loop && lag.p99_us > setup.lag_limit_us {
+        reasons.push(format!(
+            "the generator was {:.0} us late at the 99th percentile (limit {:.0} us)",
+            lag.p99_us, setup.lag_limit_us
+        ));
     }
     for (counter, remedy) in [
         (Counter::NoClient, "all clients were busy: more --clients"),
         (Counter::NoSlot, "too many exchanges were outstanding: a shorter --timeout"),
     ] {
         let skipped = stats.get(counter);
-        if setup.rate.is_some() && skipped > 0 {
+        if open_loop && skipped > 0 {
             reasons.push(format!("{skipped} exchanges could not be started, {remedy}"));
         }
     }
@@ -403,6 +409,7 @@ pub fn rate_and_window(pace: Pace) -> (Option<f64>, Option<u32>) {
     match pace {
         Pace::Rate(rate) => (Some(rate), None),
         Pace::Window(window) => (None, Some(window)),
+        Pace::Ramp { .. } | Pace::AtOnce => (None, None),
     }
 }
 
@@ -435,7 +442,7 @@ pub(crate) mod tests {
                     stats.timed_out(Pair::Exchange, SECOND_NS);
                 }
             }
-            let mut interval = stats.tick(0, second * SECOND_NS, 4);
+            let mut interval = stats.tick(0, second * SECOND_NS, 4, 0);
             times = stats.swap_times(times);
             set_percentiles(&mut interval, &times);
             seconds.push(Second::new(interval, &times));

@@ -136,6 +136,9 @@ fn write_text(out: &mut String, summary: &Summary, stats: &Stats) -> std::fmt::R
     if let Some(report) = &summary.failover {
         failover(out, report)?;
     }
+    if let Some(report) = &summary.scenario {
+        write!(out, "\n{report}")?;
+    }
     objectives(out, summary)?;
     verdict(out, summary)
 }

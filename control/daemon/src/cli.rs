@@ -16,8 +16,9 @@ use crate::{
     ca,
     config::{Config, ConfigErrors, LogFormat},
     ctl,
+    histogram::{self, HistogramArgs},
     leases::{self, LeaseView},
-    pair, serve,
+    pair, serve, tune,
 };
 
 /// Where the configuration is looked for unless told otherwise.
@@ -76,6 +77,18 @@ enum Command {
         #[command(subcommand)]
         question: Question,
     },
+    /// Looks at this host for what matters to the server, and says what to change; changes nothing
+    Tune {
+        /// The configuration file [default: /etc/gemel/gemel.toml, unless --interface is given]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Looks at this interface in place of those of the configuration; may be given several times
+        #[arg(long, value_name = "IF")]
+        interface: Vec<String>,
+        /// One JSON array with all checks
+        #[arg(long)]
+        json: bool,
+    },
     /// Makes certificates for the servers of a pair
     Ca {
         #[command(subcommand)]
@@ -91,6 +104,8 @@ enum Question {
     Counters,
     /// The bindings in memory
     Leases,
+    /// Where the time of packets goes: percentiles of each stage
+    Histogram(HistogramArgs),
     /// The pair: its state, and commands to it
     Failover {
         #[command(subcommand)]
@@ -165,6 +180,7 @@ pub fn main() -> ExitCode {
         Command::Check { config, partner: true } => Ok(show_partner_text(&config)),
         Command::Leases { config, store, json } => list_store(&config, store, json),
         Command::Ctl { config, socket, json, question } => ask(&config, socket, json, &question),
+        Command::Tune { config, interface, json } => look_at_host(config, &interface, json),
         Command::Ca { command } => make_certificates(&command),
     };
     match result {
@@ -308,6 +324,7 @@ fn ask(
         Question::Status => "status".to_owned(),
         Question::Counters => "counters".to_owned(),
         Question::Leases => "leases".to_owned(),
+        Question::Histogram(args) => args.command(),
         Question::Failover { command } => match command {
             FailoverCommand::Status => "failover status".to_owned(),
             FailoverCommand::PartnerDown { relationship, .. } => {
@@ -324,6 +341,16 @@ fn ask(
     if !json && matches!(question, Question::Leases) {
         writeln!(out, "{}", leases::TEXT_HEADER)?;
     }
+    if let Question::Histogram(args) = question {
+        let mut views = Vec::new();
+        ctl::ask(&socket, &command, |line| {
+            views.push(serde_json::from_str(line)?);
+            Ok(())
+        })?;
+        histogram::write(&mut out, &views, args, json)?;
+        out.flush()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     ctl::ask(&socket, &command, |line| {
         if json {
             writeln!(out, "{line}")?;
@@ -336,6 +363,21 @@ fn ask(
     })?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn look_at_host(config: Option<PathBuf>, interfaces: &[String], json: bool) -> Result<ExitCode> {
+    let path = match config {
+        None if !interfaces.is_empty() => None,
+        config => Some(config.unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT))),
+    };
+    let config = match path.map(|path| Config::load(&path)).transpose() {
+        Ok(config) => config,
+        Err(errors) => return Ok(report(&errors)),
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let fine = tune::run(&mut out, config.as_ref(), interfaces, json)?;
+    out.flush()?;
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn make_certificates(command: &CaCommand) -> Result<ExitCode> {
@@ -414,10 +456,14 @@ mod tests {
             "gemel ctl --socket /s --json status",
             "gemel ctl status --socket /s --json",
             "gemel ctl leases",
+            "gemel ctl histogram",
+            "gemel ctl histogram --stage sync --worker 0 --hgrm --reset",
             "gemel ctl failover status --json",
             "gemel ctl failover partner-down pair --confirm",
             "gemel ctl failover resync",
             "gemel ctl failover disconnect pair",
+            "gemel tune --interface eth1 --interface eth2 --json",
+            "gemel tune --config a.toml",
             "gemel ctl drain",
             "gemel ctl drain pair --undo",
             "gemel ca init /root/ca",
@@ -425,8 +471,14 @@ mod tests {
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));
         }
-        for line in ["gemel ctl", "gemel ctl failover", "gemel ctl rest", "gemel ca issue /root/ca"]
-        {
+        for line in [
+            "gemel ctl",
+            "gemel ctl histogram --hgrm",
+            "gemel ctl histogram --stage x",
+            "gemel ctl failover",
+            "gemel ctl rest",
+            "gemel ca issue /root/ca",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
         Cli::command().debug_assert();

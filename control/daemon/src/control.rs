@@ -11,6 +11,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 use gemel_lease::{AbsoluteTime, LeaseTable, UpdateBatch};
 use gemel_store::{Store, StoreError};
 use gemel_worker::{
+    stages::{Recorder, Stage},
     submit::{Resolution, Resolver, ServiceState, ServiceWord, StoreState, Submission},
     wall_clock,
 };
@@ -106,6 +107,7 @@ pub struct Control<J> {
     full_since: Option<Instant>,
     /// To the pair thread, if there is one.
     tap: Option<Tap>,
+    recorder: Option<Recorder>,
 }
 
 impl<J: Journal> Control<J> {
@@ -133,7 +135,15 @@ impl<J: Journal> Control<J> {
             settling: None,
             full_since: None,
             tap,
+            recorder: None,
         }
+    }
+
+    /// Has what each group commit does timed.
+    #[must_use]
+    pub fn with_recorder(mut self, recorder: Recorder) -> Self {
+        self.recorder = Some(recorder);
+        self
     }
 
     /// Runs until every worker is gone and all that they handed over is resolved; gives the
@@ -142,6 +152,9 @@ impl<J: Journal> Control<J> {
         loop {
             let connected = self.take();
             self.round(Instant::now(), wall_clock());
+            if let Some(recorder) = &mut self.recorder {
+                recorder.publish(Instant::now());
+            }
             if !connected && self.taken.is_empty() {
                 return self.journal;
             }
@@ -208,6 +221,7 @@ impl<J: Journal> Control<J> {
     /// Appends as much as the journal takes, commits it and resolves what is durable then. What
     /// the journal did not take stays in `taken`.
     fn store(&mut self) -> Result<(), StoreError> {
+        let begun = Instant::now();
         let mut appended = 0;
         let mut full = None;
         if !self.own.is_empty() {
@@ -223,7 +237,9 @@ impl<J: Journal> Control<J> {
                 Err(error) => return Err(error),
             }
         }
+        let written = Instant::now();
         self.journal.commit()?;
+        self.record(begun, written, appended);
         self.status.lock().commits += 1;
         if let Some(tap) = &mut self.tap {
             tap.add(None, self.own.as_bytes());
@@ -240,11 +256,24 @@ impl<J: Journal> Control<J> {
         full.map_or(Ok(()), Err)
     }
 
+    /// Times a group commit of the first `appended` submissions, which has just ended.
+    fn record(&mut self, begun: Instant, written: Instant, appended: usize) {
+        let Some(recorder) = &mut self.recorder else { return };
+        let mut updates = self.own.len();
+        for Submission { submitted, batch, .. } in self.taken.iter().take(appended) {
+            recorder.record_span(Stage::BatchWait, *submitted, begun, 1);
+            updates += batch.len();
+        }
+        recorder.record_span(Stage::Append, begun, written, 1);
+        recorder.record_span(Stage::Sync, written, Instant::now(), 1);
+        recorder.record(Stage::SyncRecords, updates as u64);
+    }
+
     /// Gives the first `count` submissions back to their workers.
     fn resolve(&mut self, count: usize, stored: bool) {
         let resolvers = self.resolvers.read();
         let mut woken: [bool; 256] = [false; 256];
-        for Submission { worker, sequence, batch } in self.taken.drain(..count) {
+        for Submission { worker, sequence, batch, .. } in self.taken.drain(..count) {
             let Some(Some(resolver)) = resolvers.get(worker) else { continue };
             resolver.resolve(Resolution { sequence, stored, batch });
             match woken.get_mut(worker) {
@@ -490,6 +519,22 @@ mod tests {
         assert_eq!(rig.submitter.resolved(), Some((1, true)));
         assert_eq!(rig.durable(), [lease]);
         assert_eq!(rig.state(), StoreState::Working);
+    }
+
+    #[test]
+    fn a_group_commit_is_timed() {
+        let mut rig = Rig::new(Script::default());
+        let (recorder, mut collector) = gemel_worker::stages::recorder(Stage::CONTROL);
+        rig.control.recorder = Some(recorder);
+        rig.grant(b"one");
+        rig.grant(b"two");
+        rig.round(0);
+        rig.control.recorder.as_mut().unwrap().publish(Instant::now());
+        collector.collect();
+        let counts: Vec<u64> = collector.total().map(|(_, histogram)| histogram.len()).collect();
+        assert_eq!(counts, [2, 1, 1, 1], "two batches waited for one append and one sync");
+        let (_, records) = collector.total().last().unwrap();
+        assert_eq!(records.max(), 2);
     }
 
     #[test]

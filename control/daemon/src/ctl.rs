@@ -121,6 +121,12 @@ fn serve(stream: UnixStream, shared: &Shared) -> io::Result<()> {
             serde_json::to_writer(&mut out, &shared.counters())?;
             out.write_all(b"\n")?;
         }
+        "histogram" | "histogram reset" => {
+            for view in shared.stages.views(command.trim().ends_with("reset")) {
+                serde_json::to_writer(&mut out, &view)?;
+                out.write_all(b"\n")?;
+            }
+        }
         "leases" => {
             // Copied out stripe by stripe, so that a slow reader never holds a lock of the table.
             let mut result = Ok(());
@@ -185,7 +191,8 @@ fn one<'w>(words: &[&'w str]) -> Result<Option<&'w str>, String> {
 
 fn unknown(command: &str) -> String {
     format!(
-        "unknown command {command:?}; known: status, counters, leases, failover status, failover \
+        "unknown command {command:?}; known: status, counters, leases, histogram, histogram \
+         reset, failover status, failover \
          partner-down, failover resync, failover disconnect, drain, undrain"
     )
 }

@@ -12,11 +12,12 @@ use af_xdp::{BindMode, BusyPoll, SocketConfig, Umem, UmemConfig};
 use anyhow::{Context as _, Result, anyhow};
 use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
-use gemel_ebpf::{FloodLimit, TokenBucket, XdpMode, XdpServer};
+use gemel_ebpf::{FloodLimit, TokenBucket, XdpMode, XdpServer, modes_by_speed};
 use gemel_server::Server;
 use gemel_worker::{
     InterfaceInfo, Port, ServerSocket, SocketPort, Worker, WorkerConfig, WorkerCounters,
     WorkerError, XdpPort,
+    stages::Stage,
     submit::{self, ServiceState, Submission, Waker},
 };
 use nix::{
@@ -31,10 +32,11 @@ use crate::{
     control::{Resolvers, error_chain},
     interfaces::Interface,
     slice::ask_for_short_slices,
+    stages::Stages,
 };
 
 /// Octets of a UMEM frame: a whole Ethernet frame and the headroom of the kernel.
-const FRAME_LEN: u32 = 2048;
+pub(crate) const FRAME_LEN: u32 = 2048;
 /// Buffers of a socket worker at most; its buffers are twice as large as frames.
 const SOCKET_FRAMES_MAX: usize = 8192;
 /// Buffers of the socket worker that stands beside AF_XDP, where few packets come.
@@ -51,6 +53,7 @@ pub struct Dataplane {
     submissions: Sender<Submission>,
     resolvers: Resolvers,
     counters: AllCounters,
+    stages: Arc<Stages>,
     next_core: std::cell::Cell<usize>,
 }
 
@@ -82,9 +85,10 @@ impl Dataplane {
         submissions: Sender<Submission>,
         resolvers: Resolvers,
         counters: AllCounters,
+        stages: Arc<Stages>,
     ) -> Self {
         let next_core = std::cell::Cell::new(0);
-        Self { config, server, service, submissions, resolvers, counters, next_core }
+        Self { config, server, service, submissions, resolvers, counters, stages, next_core }
     }
 
     /// Starts the workers of an interface that is up and has a link-local address.
@@ -107,15 +111,8 @@ impl Dataplane {
             resolvers: Arc::clone(&self.resolvers),
         };
         let mut ports = Vec::new();
-        let attempts: &[(XdpMode, BindMode)] = match self.config.mode {
-            Mode::Auto => &[(XdpMode::Native, BindMode::Auto), (XdpMode::Generic, BindMode::Copy)],
-            Mode::ZeroCopy => &[(XdpMode::Native, BindMode::ZeroCopy)],
-            Mode::Native => &[(XdpMode::Native, BindMode::Copy)],
-            Mode::Generic => &[(XdpMode::Generic, BindMode::Copy)],
-            Mode::Socket => &[],
-        };
-        for (xdp_mode, bind_mode) in attempts {
-            match self.xdp_ports(interface, &info, *xdp_mode, *bind_mode) {
+        for (xdp_mode, bind_mode) in attempts(self.config.mode, interface) {
+            match self.xdp_ports(interface, &info, xdp_mode, bind_mode) {
                 Ok((xdp, found, mode)) => {
                     (running.xdp, ports, running.mode) = (Some(xdp), found, mode);
                     break;
@@ -233,6 +230,7 @@ impl Dataplane {
         resolvers.push(Some(resolver));
         drop(resolvers);
         self.counters.lock().push((label.to_owned(), Arc::clone(&counters)));
+        let recorder = Some(self.stages.recorder(label, Stage::WORKER));
         let config = WorkerConfig { batch: self.config.batch, held_max };
         let server = Arc::clone(&self.server);
         let service = Arc::clone(&self.service);
@@ -246,7 +244,9 @@ impl Dataplane {
                 }
                 short_slices(&label);
                 // After pinning, so that the memory is near the core.
-                let worker = Worker::new(port(), server, submitter, service, counters, config);
+                let port = port();
+                let worker =
+                    Worker::new(port, server, submitter, service, counters, recorder, config);
                 let result = worker.run(&stop);
                 if let Err(error) = &result {
                     error!(worker = label, reason = error_chain(error), "worker ended");
@@ -256,6 +256,24 @@ impl Dataplane {
             .context("cannot start a worker thread")?;
         running.workers.push(WorkerThread { number, waker, thread });
         Ok(())
+    }
+}
+
+/// How to try to receive, one way after the other.
+fn attempts(mode: Mode, interface: &Interface) -> Vec<(XdpMode, BindMode)> {
+    let auto = |mode| match mode {
+        XdpMode::Generic => (mode, BindMode::Copy),
+        XdpMode::Native | XdpMode::Auto => (mode, BindMode::Auto),
+    };
+    match mode {
+        Mode::Auto => {
+            let queues = interface.rx_queues.max(1);
+            modes_by_speed(interface.index, queues).map(auto).into()
+        }
+        Mode::ZeroCopy => vec![(XdpMode::Native, BindMode::ZeroCopy)],
+        Mode::Native => vec![(XdpMode::Native, BindMode::Copy)],
+        Mode::Generic => vec![(XdpMode::Generic, BindMode::Copy)],
+        Mode::Socket => Vec::new(),
     }
 }
 

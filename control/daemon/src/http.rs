@@ -149,6 +149,15 @@ impl Collector for Metrics {
         let commits = ConstCounter::new(control.commits);
         let help = "Group commits of binding updates";
         commits.encode(encoder.encode_descriptor("commits", help, None, MetricType::Counter)?)?;
+        let overload = *shared.overload.lock();
+        let help = "1 while Solicits are dropped because more comes in than can be served";
+        ConstGauge::new(i64::from(overload.active)).encode(encoder.encode_descriptor(
+            "overloaded",
+            help,
+            None,
+            MetricType::Gauge,
+        )?)?;
+        shared.stages.encode(&mut encoder)?;
         match &shared.pair {
             Some(pair) => metrics::encode(pair, &mut encoder),
             None => Ok(()),
@@ -165,6 +174,12 @@ fn describe(family: &str) -> (&'static str, &'static str, &'static str, bool) {
         "shed" => ("shed", "Messages dropped by the workers", "reason", true),
         "xdp" => ("xdp_packets", "Verdicts of the XDP program", "verdict", true),
         "port" => ("port_events", "Packets lost or refused below the workers", "event", true),
+        "overload" => (
+            "overload_changes",
+            "Times that a worker began to drop Solicits, and served them again",
+            "change",
+            true,
+        ),
         "batches" => ("batches", "Batches of packets", "direction", true),
         _ => ("held", "Replies that wait for stable storage", "what", false),
     }

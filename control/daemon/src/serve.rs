@@ -18,7 +18,7 @@ use gemel_lease::{
 use gemel_server::{Server, ServerConfig};
 use gemel_store::{Durability as StoreDurability, Progress, Store, StoreConfig};
 use gemel_wire::Duid;
-use gemel_worker::{submit::ServiceState, wall_clock};
+use gemel_worker::{stages::Stage, submit::ServiceState, wall_clock};
 use parking_lot::{Mutex, RwLock};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,7 +31,9 @@ use crate::{
     dataplane::{Dataplane, Running, short_slices},
     http,
     interfaces::{Interface, Monitor},
+    overload::OverloadWatch,
     pair::{Pair, Parts},
+    stages::Stages,
     status::{InterfaceStatus, Shared},
 };
 
@@ -69,6 +71,7 @@ pub fn run(config: Config) -> Result<()> {
     let service = Arc::new(ServiceState::default());
     let control_status = Arc::new(Mutex::new(ControlStatus::default()));
     let workers = Arc::new(Mutex::new(Vec::new()));
+    let stages = Arc::new(Stages::default());
     let durability = match config.store.durability {
         Durability::PowerLoss => "power-loss",
         Durability::Process => "process",
@@ -98,6 +101,8 @@ pub fn run(config: Config) -> Result<()> {
         durability,
         interfaces: Mutex::default(),
         workers: Arc::clone(&workers),
+        stages: Arc::clone(&stages),
+        overload: Mutex::default(),
         started: started_wall,
     });
     let control = Control::new(
@@ -108,7 +113,8 @@ pub fn run(config: Config) -> Result<()> {
         Arc::clone(&service),
         control_status,
         tap,
-    );
+    )
+    .with_recorder(stages.recorder("control", Stage::CONTROL));
     let control = std::thread::Builder::new()
         .name("gemel control".to_owned())
         .spawn(move || {
@@ -123,6 +129,7 @@ pub fn run(config: Config) -> Result<()> {
         submit,
         resolvers,
         workers,
+        stages,
     );
     let ctl = CtlSocket::open(&config.control.socket, Arc::clone(&shared))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -200,6 +207,7 @@ struct Interfaces<'a> {
     states: Vec<(String, State)>,
     /// Wants to know whether the clients can reach this server.
     pair: Option<Pair>,
+    overload: OverloadWatch,
 }
 
 enum State {
@@ -222,7 +230,8 @@ impl<'a> Interfaces<'a> {
                 states.push((name.to_owned(), State::Waiting(String::new())));
             }
         }
-        Self { config, dataplane, server, shared, states, pair }
+        let overload = OverloadWatch::default();
+        Self { config, dataplane, server, shared, states, pair, overload }
     }
 
     /// Starts, updates and stops workers, so that what is there is served.
@@ -260,6 +269,8 @@ impl<'a> Interfaces<'a> {
             pair.look_at_links(snapshot);
         }
         *self.shared.interfaces.lock() = self.status();
+        *self.shared.overload.lock() = self.overload.look(self.shared.solicits_shed());
+        self.shared.stages.collect();
     }
 
     /// Tells the server rules which interface index belongs to which link.

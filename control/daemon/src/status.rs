@@ -13,7 +13,9 @@ use serde::Serialize;
 use crate::{
     control::ControlStatus,
     dataplane::AllCounters,
+    overload::OverloadView,
     pair::{PairHandle, view::RelationshipView},
+    stages::Stages,
 };
 
 /// What the parts of a running server let others see.
@@ -34,6 +36,10 @@ pub struct Shared {
     pub pair: Option<PairHandle>,
     /// Counters of the workers, with a label each.
     pub workers: AllCounters,
+    /// Histograms of the workers and the control thread.
+    pub stages: Arc<Stages>,
+    /// Whether Solicits are dropped because too much comes in.
+    pub overload: Mutex<OverloadView>,
     /// When the process started.
     pub started: SystemTime,
 }
@@ -65,6 +71,7 @@ pub struct Status {
     service: &'static str,
     store_error: Option<String>,
     durability: &'static str,
+    overload: OverloadView,
     bindings: usize,
     bindings_by_status: BTreeMap<String, u64>,
     interfaces: Vec<InterfaceStatus>,
@@ -101,6 +108,7 @@ impl Shared {
             service: if control.failed.is_some() { "read-only" } else { "full" },
             store_error: control.failed.map(|(reason, _)| reason).or(store.error),
             durability: self.durability,
+            overload: *self.overload.lock(),
             bindings: self.table.len(),
             bindings_by_status: self.bindings_by_status(),
             interfaces: self.interfaces.lock().clone(),
@@ -141,6 +149,12 @@ impl Shared {
                 in_use: self.table.pools().in_use(id),
             })
             .collect()
+    }
+
+    /// Solicits that the workers dropped because of overload.
+    #[must_use]
+    pub fn solicits_shed(&self) -> u64 {
+        self.workers.lock().iter().map(|(_, counters)| counters.solicits_shed()).sum()
     }
 
     /// Sums over all workers: family, name, value. See [`gemel_worker::WorkerCounters::visit`].

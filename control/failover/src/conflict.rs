@@ -7,6 +7,9 @@
 //! - Times are compared to the second, with a fixed order for ties. Taking times up to 5 seconds
 //!   apart for equal (section 7.5.1, a SHOULD) gives verdicts that depend on who looks.
 //! - The time of a stored lease is found as that of a received one is.
+//! - Whether a lease had ended is judged by the two versions, and not by the clock of who looks:
+//!   when both tell each other at the same time, about its end, each of them would else find that
+//!   the other is right.
 //!
 //! And where one version says that a client may use the lease now, it must not fall to one that
 //! says nothing about this client: see [`addition`].
@@ -35,7 +38,7 @@ pub(crate) enum Decision {
 enum Rule {
     /// "accept": the later one wins.
     Later,
-    /// "time(1)": only when the lease has ended here, too.
+    /// "time(1)": only when the lease has ended here, too, and before the partner said so.
     Ended,
     /// "time(2)": only if the client has been heard, or else has got the lease, since this state
     /// began.
@@ -92,7 +95,10 @@ pub(crate) fn decide(
     let heard_since = received.clt.unwrap_or(received.start) > ours.start_time_of_state;
     let (accept, otherwise) = match rule(ours.status, received.status) {
         Rule::Later => (is_later(ours, received, role), outdated),
-        Rule::Ended => (now >= ours.state_expiration_time, not_ended(ours, now)),
+        Rule::Ended => {
+            let end = ours.state_expiration_time;
+            (now >= end && received.start >= end, not_ended(ours, now))
+        }
         Rule::HeardSince => (heard_since, outdated),
         Rule::ByClient => (
             received.is_of_client(ours) || heard_since || role == Role::Secondary,
@@ -102,18 +108,19 @@ pub(crate) fn decide(
     if accept { Decision::Accept } else { otherwise }
 }
 
-/// The lease runs on here. If its end is as near as the clocks may differ, this server's own sweep
-/// will say so to the partner in a moment.
+/// The lease runs on here, or has done so for longer than the partner knew. If its end is as near as
+/// the clocks may differ, this server's own sweep will say so to the partner in a moment.
 fn not_ended(ours: &Binding, now: AbsoluteTime) -> Decision {
-    if ours.state_expiration_time.remaining(now) <= SKEW_SECS_MAX {
+    let end = ours.state_expiration_time;
+    if now < end && end.remaining(now) <= SKEW_SECS_MAX {
         return Decision::RejectForNow;
     }
     Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION)
 }
 
-/// What the table does not say: a lease that a client may use now yields to nothing that does not
-/// concern this client, and one that has ended yields to what comes after an end. All this holds
-/// for either server's version, so that the verdicts fit.
+/// What the table does not say: a lease that a client may use yields to nothing that does not
+/// concern this client, and one that has ended yields to one that ended later, and to what comes
+/// after an end. All this holds for either server's version, so that the verdicts fit.
 fn addition(
     ours: &Binding,
     received: &Update<'_>,
@@ -123,27 +130,31 @@ fn addition(
     use BindingStatus::{Active, Expired, Free, FreeBackup, PendingFree, Released, Reset};
     let outdated = Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION);
     let same_client = received.is_of_client(ours);
-    let received_runs = now < received.state_expiration_time;
+    // Of an ACTIVE here, or of the received one: whether it lasts beyond what the other version says.
+    let outlasts = ours.state_expiration_time > received.start;
+    let is_outlasted = received.state_expiration_time > ours.start_time_of_state;
     let heard = ours.client_last_transaction_time.max(ours.partner_raw_clt_time);
     let received_heard = received.clt.unwrap_or_default().max(received.partner_raw_clt_time);
     let is_untold = !ours.update_pending && ours.start_time_of_state == AbsoluteTime::ZERO;
     match (ours.status, received.status) {
-        (Active, Active) if !same_client => match (ours.is_active(now), received_runs) {
-            (true, false) => Some(outdated),
-            (false, true) => Some(Decision::Accept),
-            _ => None,
-        },
-        (Active, Released) if !same_client && ours.is_active(now) => Some(outdated),
-        (Released, Active) if !same_client && received_runs => Some(Decision::Accept),
+        (Active, Active) if !same_client => {
+            match (ours.is_active(now), now < received.state_expiration_time) {
+                (true, false) => Some(outdated),
+                (false, true) => Some(Decision::Accept),
+                _ => None,
+            }
+        }
+        (Active, Released) if !same_client && outlasts => Some(outdated),
+        (Released, Active) if !same_client && is_outlasted => Some(Decision::Accept),
         // The client has declined the lease at one server, and the other, which did not know, has
         // given it to it again: then the end of the quarantine does not concern it.
-        (Active, Reset) if ours.is_active(now) && received_heard < heard => Some(outdated),
-        (Reset, Active) if received_runs && heard < received_heard => Some(Decision::Accept),
+        (Active, Reset) if outlasts && received_heard < heard => Some(outdated),
+        (Reset, Active) if is_outlasted && heard < received_heard => Some(Decision::Accept),
         // Both say that the lease is nobody's; it does not matter whose news are later.
         (Expired | Released | Reset, Expired | Released | Reset) => Some(Decision::Accept),
-        (Expired, Active) if received_runs => Some(Decision::Accept),
+        (Expired, Active) if is_outlasted => Some(Decision::Accept),
         (Expired, Active) => Some(outdated),
-        (Free | FreeBackup | PendingFree, Active) if received_runs => Some(Decision::Accept),
+        (Free | FreeBackup | PendingFree, Active) if is_outlasted => Some(Decision::Accept),
         // Without an update of ours, the partner may know of a lease what is unknown here.
         (Free | FreeBackup | PendingFree, Active) if ours.update_pending => Some(outdated),
         // The partner says that a free lease is its own, and nothing is known here of a move. Nobody
@@ -156,8 +167,8 @@ fn addition(
     }
 }
 
-/// Whether the received version is the later one. Exactly one server says so, unless both have
-/// the same version.
+/// Whether the received version is the later one. Exactly one server says so, unless both versions
+/// say the same: if each took the other's, they would swap them. What decides last has no meaning.
 fn is_later(ours: &Binding, received: &Update<'_>, role: Role) -> bool {
     let heard = ours.client_last_transaction_time;
     let heard = (heard != AbsoluteTime::ZERO).then_some(heard);
@@ -166,7 +177,9 @@ fn is_later(ours: &Binding, received: &Update<'_>, role: Role) -> bool {
     let order = their_time
         .cmp(&our_time)
         .then(rank(received.status).cmp(&rank(ours.status)))
-        .then(received.state_expiration_time.cmp(&ours.state_expiration_time));
+        .then(received.state_expiration_time.cmp(&ours.state_expiration_time))
+        .then(received.valid_lifetime.cmp(&ours.valid_lifetime))
+        .then(received.preferred_lifetime.cmp(&ours.preferred_lifetime));
     match order {
         Ordering::Greater => true,
         Ordering::Less => false,

@@ -203,6 +203,11 @@ impl Connection {
         matches!(self.stage, Stage::AwaitState | Stage::Open)
     }
 
+    /// Whether the partner is there and has still to say its state.
+    pub(crate) fn awaits_state(&self) -> bool {
+        self.stage == Stage::AwaitState
+    }
+
     /// Whether communications are "OK".
     pub(crate) fn is_open(&self) -> bool {
         self.stage == Stage::Open

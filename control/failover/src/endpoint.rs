@@ -68,6 +68,8 @@ pub struct Endpoint {
     /// POOLREQ is to be sent when all updates are acknowledged (section 8.8).
     pool_request_due: bool,
     suspended: bool,
+    /// STARTUP lasts longer than the startup time: see [`Endpoint::startup_over`].
+    startup_prolonged: bool,
     /// Communications are "OK", and since when they are or are not.
     communicating: bool,
     communications_since: AbsoluteTime,
@@ -169,6 +171,7 @@ impl Endpoint {
             return_due: false,
             pool_request_due: false,
             suspended: false,
+            startup_prolonged: false,
             communicating: false,
             communications_since: now.wall,
         };
@@ -322,7 +325,9 @@ impl Endpoint {
             let id = self.outbox.next_id();
             self.outbox.bare(MessageType::POOLREQ, id, env.now);
         }
-        self.finish(env.now);
+        if self.outbox.has_sent() || !self.outputs.is_empty() {
+            self.finish(env.now);
+        }
         more
     }
 
@@ -352,6 +357,12 @@ impl Endpoint {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn state(&self) -> ServerState {
+        self.machine.state()
     }
 
     /// For the operator.

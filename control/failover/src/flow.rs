@@ -375,6 +375,9 @@ impl Flow {
 
     /// Sends UPDDONE for what is answered in full (section 5.3.7).
     fn finish_requests(&mut self, env: &Env<'_>, outbox: &mut Outbox) {
+        if self.requests.is_empty() {
+            return;
+        }
         let counters = &mut self.counters;
         self.requests.retain(|walk| {
             let Purpose::Request { id, .. } = walk.purpose else { return false };

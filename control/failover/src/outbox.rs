@@ -52,6 +52,11 @@ impl Outbox {
         std::mem::take(&mut self.sent)
     }
 
+    /// Whether messages have been put in since then.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.sent > 0
+    }
+
     /// An id for a message that this server begins.
     pub(crate) fn next_id(&mut self) -> TransactionId {
         loop {

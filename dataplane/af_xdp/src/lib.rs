@@ -50,6 +50,7 @@ mod abi;
 mod config;
 mod error;
 mod mapping;
+mod nic;
 mod ring;
 mod socket;
 mod sys;
@@ -57,5 +58,6 @@ mod umem;
 
 pub use config::{BindMode, BusyPoll, SocketConfig};
 pub use error::Error;
+pub use nic::{Nic, nic};
 pub use socket::{Counters, Socket, Statistics, interface_index};
 pub use umem::{Frame, OutOfFrame, Umem, UmemConfig};

@@ -24,16 +24,20 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps `len` bytes of zeroed private memory, resident from the start.
     ///
-    /// With `huge_pages` it tries huge pages first and falls back silently: they need to be
-    /// reserved by the administrator and only save some TLB misses.
+    /// With `huge_pages` it tries reserved huge pages first, then transparent ones, and falls back
+    /// silently: they only save TLB misses.
     pub(crate) fn anonymous(len: usize, huge_pages: bool) -> Result<Self, Error> {
         if huge_pages {
             let rounded = len.next_multiple_of(HUGE_PAGE_SIZE);
-            if let Ok(start) = sys::map_anonymous(rounded, libc::MAP_HUGETLB) {
+            if let Ok(start) = sys::map_anonymous(rounded, libc::MAP_HUGETLB | libc::MAP_POPULATE) {
                 return Ok(Self { start, len: rounded, huge: true });
             }
         }
-        let start = sys::map_anonymous(len, 0).map_err(|e| Error::os("mmap(UMEM)", e))?;
+        let populate = if huge_pages { 0 } else { libc::MAP_POPULATE };
+        let start = sys::map_anonymous(len, populate).map_err(|e| Error::os("mmap(UMEM)", e))?;
+        if huge_pages {
+            sys::populate_huge(start, len);
+        }
         Ok(Self { start, len, huge: false })
     }
 
@@ -53,7 +57,7 @@ impl Mapping {
         self.len
     }
 
-    /// True when huge pages were obtained.
+    /// True when reserved huge pages were obtained.
     pub(crate) fn is_huge(&self) -> bool {
         self.huge
     }

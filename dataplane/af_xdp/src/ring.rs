@@ -212,6 +212,12 @@ impl<T: Entry> Consumer<T> {
         Some(entry)
     }
 
+    /// Entries that can be taken, and the slots that there are.
+    pub(crate) fn waiting(&self) -> (u32, u32) {
+        let head = self.ring.producer().load(Ordering::Acquire);
+        (head.wrapping_sub(self.tail).min(self.ring.size), self.ring.size)
+    }
+
     /// Hands the slots of all taken entries back to the other side.
     pub(crate) fn release(&mut self) {
         if self.tail != self.released {
@@ -297,7 +303,10 @@ mod tests {
         assert!(!producer.push(8));
         producer.publish();
         assert_eq!(producer.outstanding(), 8);
-        assert_eq!(std::iter::from_fn(|| consumer.pop()).count(), 8);
+        assert_eq!(consumer.waiting(), (8, 8));
+        assert_eq!(consumer.pop(), Some(0));
+        assert_eq!(consumer.waiting(), (7, 8), "taken is not waiting any more");
+        assert_eq!(std::iter::from_fn(|| consumer.pop()).count(), 7);
     }
 
     #[test]
@@ -309,6 +318,7 @@ mod tests {
 
         let (producer, mut consumer) = pair(8, 100);
         producer.ring.producer().store(100_000, Ordering::Relaxed);
+        assert_eq!(consumer.waiting(), (8, 8));
         assert_eq!(std::iter::from_fn(|| consumer.pop()).count(), 8);
     }
 

@@ -152,6 +152,12 @@ impl Socket {
         received
     }
 
+    /// Packets that wait in the RX ring, and how many it can hold. Costs a look at a shared index.
+    #[must_use]
+    pub fn rx_backlog(&self) -> (u32, u32) {
+        self.rx.waiting()
+    }
+
     /// Moves free frames to the fill ring, so that the kernel can receive into them. Leaves
     /// [`tx_reserve`](SocketConfig::tx_reserve) frames for sending. Returns how many it moved.
     pub fn refill(&mut self) -> usize {

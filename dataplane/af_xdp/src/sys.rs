@@ -128,14 +128,25 @@ pub(crate) fn poll_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io
     }
 }
 
-/// Maps `len` bytes of private memory, with `extra` flags.
+/// Maps `len` bytes of private memory, with `extra` flags, resident if [`libc::MAP_POPULATE`] is one.
 pub(crate) fn map_anonymous(len: usize, extra: c_int) -> io::Result<NonNull<u8>> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE | extra;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | extra;
     // SAFETY: a new mapping at an address of the kernel's choice; nothing existing is touched.
     let start = unsafe {
         libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
     };
     mapped(start)
+}
+
+/// Makes a mapping resident, in huge pages where the kernel has some left for whoever asks
+/// (`transparent_hugepage` = `madvise` or `always`). Advice: without it pages come when they are
+/// touched first.
+pub(crate) fn populate_huge(start: NonNull<u8>, len: usize) {
+    // SAFETY: advice about a mapping of ours; none of it changes what the memory holds.
+    unsafe {
+        libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE);
+        libc::madvise(start.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE);
+    }
 }
 
 /// Maps `len` bytes that the kernel shares through `fd`.
@@ -182,4 +193,32 @@ pub(crate) fn interface_index(name: &str) -> Option<u32> {
         0 => None,
         index => Some(index),
     }
+}
+
+/// An ethtool request that only reads: its structure, of `N` words, begins with `command` and comes
+/// back filled in.
+pub(crate) fn ethtool<const N: usize>(
+    socket: &impl AsRawFd,
+    interface: &str,
+    command: u32,
+) -> io::Result<[u32; N]> {
+    /// `struct ifreq` with the member of its union that holds a pointer.
+    #[repr(C)]
+    struct Request {
+        name: [u8; libc::IF_NAMESIZE],
+        data: *mut c_void,
+        rest: [u64; 2],
+    }
+    let mut name = [0; libc::IF_NAMESIZE];
+    let room = name.split_last_mut().map_or(&mut [][..], |(_, room)| room);
+    room.get_mut(..interface.len())
+        .ok_or(io::ErrorKind::InvalidInput)?
+        .copy_from_slice(interface.as_bytes());
+    let mut words = [0; N];
+    words[0] = command;
+    let mut request = Request { name, data: words.as_mut_ptr().cast(), rest: [0; 2] };
+    // SAFETY: the request is as large as the kernel's; for the commands that `nic` uses the kernel
+    // fills a structure of exactly `N` words behind the pointer, which outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) })?;
+    Ok(words)
 }

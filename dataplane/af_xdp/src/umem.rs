@@ -250,7 +250,7 @@ impl Umem {
         usize::from(self.frame_size)
     }
 
-    /// True when the area lies in huge pages.
+    /// True when the area lies in reserved huge pages; of transparent ones the kernel does not tell.
     #[must_use]
     pub fn uses_huge_pages(&self) -> bool {
         self.area.is_huge()

@@ -6,6 +6,8 @@ use std::sync::{
 use gemel_server::DropReason;
 use gemel_wire::MessageType;
 
+use crate::admission::Change;
+
 /// Message types that are counted one by one; others share the first place.
 const TYPES: usize = 36;
 
@@ -44,8 +46,10 @@ shed_reasons! {
     /// A message about bindings in the moment after the store failed, while updates on their way
     /// are sorted out.
     StoreSettling = "store_settling",
-    /// A Solicit while half of the places for held replies were taken.
-    SolicitOverload = "solicit_overload",
+    /// A Solicit while more packets waited than can be served.
+    SolicitBacklog = "solicit_backlog",
+    /// A Solicit while half of the places for held replies were taken: the disk does not keep up.
+    SolicitHeld = "solicit_held",
 }
 
 /// What one worker has done. The worker alone writes; anybody may read.
@@ -56,6 +60,8 @@ pub struct WorkerCounters {
     dropped: Box<[AtomicU64]>,
     shed: [AtomicU64; Shed::ALL.len()],
     held: AtomicU64,
+    overload_entered: AtomicU64,
+    overload_left: AtomicU64,
     batches: AtomicU64,
     port: Mutex<Vec<(&'static str, u64)>>,
 }
@@ -68,6 +74,8 @@ impl Default for WorkerCounters {
             dropped: DropReason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             shed: [const { AtomicU64::new(0) }; Shed::ALL.len()],
             held: AtomicU64::new(0),
+            overload_entered: AtomicU64::new(0),
+            overload_left: AtomicU64::new(0),
             batches: AtomicU64::new(0),
             port: Mutex::default(),
         }
@@ -103,6 +111,22 @@ impl WorkerCounters {
         bump(&self.shed[reason as usize]);
     }
 
+    pub(crate) fn overload(&self, change: Change) {
+        bump(match change {
+            Change::Entered => &self.overload_entered,
+            Change::Left => &self.overload_left,
+        });
+    }
+
+    /// Solicits dropped because of overload, so far.
+    #[must_use]
+    pub fn solicits_shed(&self) -> u64 {
+        [Shed::SolicitBacklog, Shed::SolicitHeld]
+            .map(|reason| self.shed[reason as usize].load(Ordering::Relaxed))
+            .iter()
+            .sum()
+    }
+
     pub(crate) fn batch(&self) {
         bump(&self.batches);
     }
@@ -119,8 +143,8 @@ impl WorkerCounters {
 
     /// Visits every counter: `(family, name, value)`. Families are `received` and `sent` (by
     /// message type), `dropped` (by the server rules), `shed` (by the worker), `port` (below the
-    /// worker, brought up to date each second), `held` (replies that wait for the disk now) and
-    /// `batches`.
+    /// worker, brought up to date each second), `held` (replies that wait for the disk now),
+    /// `overload` (times that the worker began to drop Solicits and served them again) and `batches`.
     pub fn visit(&self, visit: &mut dyn FnMut(&'static str, &'static str, u64)) {
         for (family, counters) in [("received", &self.received), ("sent", &self.sent)] {
             for (code, counter) in (0..).zip(counters) {
@@ -139,6 +163,10 @@ impl WorkerCounters {
             visit("shed", reason.as_str(), counter.load(Ordering::Relaxed));
         }
         visit("held", "replies", self.held.load(Ordering::Relaxed));
+        for (name, counter) in [("entered", &self.overload_entered), ("left", &self.overload_left)]
+        {
+            visit("overload", name, counter.load(Ordering::Relaxed));
+        }
         visit("batches", "received", self.batches.load(Ordering::Relaxed));
         for (name, value) in self.port.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             visit("port", name, *value);

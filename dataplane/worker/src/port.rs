@@ -1,6 +1,6 @@
 use std::{io, net::Ipv6Addr, os::fd::BorrowedFd};
 
-use crate::headers::Mac;
+use crate::{admission::Backlog, headers::Mac};
 
 /// Where a datagram came from, for the server rules and for the reply.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,8 +32,15 @@ pub trait Port {
     /// When the interface is gone; the worker then ends.
     fn receive(&mut self, batch: &mut Vec<Self::Request>) -> io::Result<()>;
 
+    /// How many datagrams wait for [`Port::receive`], as far as that can be known without a system
+    /// call.
+    fn backlog(&self) -> Backlog;
+
     /// Where a request came from.
     fn origin(&self, request: &Self::Request) -> Origin;
+
+    /// The payload of a request.
+    fn payload<'a>(&'a self, request: &'a Self::Request) -> &'a [u8];
 
     /// A buffer for a reply, `None` when all are in use.
     fn allocate(&mut self) -> Option<Self::Reply>;

@@ -19,7 +19,10 @@ use nix::{
 
 use socket2::SockRef;
 
-use crate::port::{InterfaceInfo, Origin, Port};
+use crate::{
+    admission::Backlog,
+    port::{InterfaceInfo, Origin, Port},
+};
 
 /// Datagrams per system call.
 const BATCH: usize = 64;
@@ -28,6 +31,9 @@ const BATCH: usize = 64;
 const BUFFER_LEN: usize = 4096;
 /// Octets of kernel buffer to ask for: a burst of some thousand datagrams.
 const KERNEL_BUFFER: usize = 4 << 20;
+/// Full batches, one after the other, that stand for a full kernel buffer: it holds some thousand
+/// datagrams, and how many wait cannot be asked without a system call.
+const FULL_BATCHES_MAX: u32 = 64;
 
 /// A port over a UDP socket, bound to one interface: for hosts without AF_XDP, and beside AF_XDP
 /// for what the XDP program passes to the kernel (fragments, extension headers).
@@ -40,6 +46,8 @@ pub struct SocketPort {
     rx_buffers: Vec<Buffer>,
     spare: Vec<Buffer>,
     queue: Vec<SocketReply>,
+    /// Batches in a row that came back full.
+    full_batches: u32,
     counters: Counters,
 }
 
@@ -120,6 +128,7 @@ impl SocketPort {
             rx_buffers: (0..BATCH).map(|_| new_buffer()).collect(),
             spare: (0..frames + BATCH).map(|_| new_buffer()).collect(),
             queue: Vec::with_capacity(frames + BATCH),
+            full_batches: 0,
             counters: Counters::default(),
         }
     }
@@ -202,7 +211,10 @@ impl Port for SocketPort {
             let results =
                 match recvmmsg(fd, &mut self.rx_headers, slices, MsgFlags::MSG_DONTWAIT, None) {
                     Ok(results) => results,
-                    Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+                    Err(Errno::EAGAIN | Errno::EINTR) => {
+                        self.full_batches = 0;
+                        return Ok(());
+                    }
                     Err(error) => return Err(error.into()),
                 };
             for message in results {
@@ -232,6 +244,8 @@ impl Port for SocketPort {
             }
         }
         self.counters = counters;
+        self.full_batches =
+            if received == room { (self.full_batches + 1).min(FULL_BATCHES_MAX) } else { 0 };
         for (slot, info) in self.rx_buffers.iter_mut().zip(infos).take(received) {
             let Some((origin, len)) = info else { continue };
             let Some(fresh) = self.spare.pop() else { break };
@@ -240,8 +254,16 @@ impl Port for SocketPort {
         Ok(())
     }
 
+    fn backlog(&self) -> Backlog {
+        Backlog { waiting: self.full_batches, capacity: FULL_BATCHES_MAX }
+    }
+
     fn origin(&self, request: &SocketRequest) -> Origin {
         request.origin
+    }
+
+    fn payload<'a>(&'a self, request: &'a SocketRequest) -> &'a [u8] {
+        &request.buffer[..request.len.min(BUFFER_LEN)]
     }
 
     fn allocate(&mut self) -> Option<SocketReply> {
@@ -255,7 +277,7 @@ impl Port for SocketPort {
         request: &'a SocketRequest,
         reply: &'a mut SocketReply,
     ) -> (&'a [u8], &'a mut [u8]) {
-        (&request.buffer[..request.len.min(BUFFER_LEN)], &mut reply.buffer[..])
+        (self.payload(request), &mut reply.buffer[..])
     }
 
     fn address(

@@ -12,6 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
+    time::Instant,
 };
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -19,7 +20,7 @@ use gemel_lease::UpdateBatch;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// Batch buffers per worker: how many batches of one worker may be on their way at once.
-const BATCHES: usize = 16;
+pub(crate) const BATCHES: usize = 16;
 /// Octets reserved in a batch buffer: some hundred updates.
 const BATCH_OCTETS: usize = 64 << 10;
 
@@ -30,6 +31,8 @@ pub struct Submission {
     pub worker: usize,
     /// Counts the worker's batches.
     pub sequence: u64,
+    /// When it was handed over.
+    pub submitted: Instant,
     /// The updates.
     pub batch: UpdateBatch,
 }
@@ -266,27 +269,29 @@ impl Submitter {
     }
 
     /// Hands the open batch over, unless it is empty. Where every buffer is on its way or the
-    /// control thread's queue is full, the batch stays open and grows until the next call.
+    /// control thread's queue is full, the batch stays open and grows until the next call. Tells the
+    /// sequence number of what was handed over, and when.
     ///
     /// # Errors
     /// If the control thread has ended.
-    pub fn submit(&mut self) -> Result<(), ControlGone> {
+    pub fn submit(&mut self) -> Result<Option<(u64, Instant)>, ControlGone> {
         if self.open.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(fresh) = self.spare.pop() else { return Ok(()) };
+        let Some(fresh) = self.spare.pop() else { return Ok(None) };
         let batch = std::mem::replace(&mut self.open, fresh);
-        let submission = Submission { worker: self.worker, sequence: self.sequence, batch };
+        let (sequence, submitted) = (self.sequence, Instant::now());
+        let submission = Submission { worker: self.worker, sequence, submitted, batch };
         match self.submissions.try_send(submission) {
             Ok(()) => {
                 self.sequence += 1;
-                Ok(())
+                Ok(Some((sequence, submitted)))
             }
             Err(error) => {
                 let gone = error.is_disconnected();
                 let batch = error.into_inner().batch;
                 self.spare.push(std::mem::replace(&mut self.open, batch));
-                if gone { Err(ControlGone) } else { Ok(()) }
+                if gone { Err(ControlGone) } else { Ok(None) }
             }
         }
     }

@@ -14,9 +14,12 @@ use gemel_wire::{MessageType, Packet};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
+    admission::Admission,
     counters::{Shed, WorkerCounters},
     port::{Origin, Port},
+    stages::{Recorder, Stage},
     submit::{ControlGone, ServiceState, StoreState, Submitter},
+    timing::Timing,
 };
 
 /// Turns without work before a worker sleeps.
@@ -29,13 +32,19 @@ const PORT_COUNTERS_EVERY: Duration = Duration::from_secs(1);
 /// How long a worker that is to stop waits for the fate of held replies.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 
+/// Batches that a turn takes at most while Solicits are dropped: a whole ring of the usual size.
+const SHEDDING_BATCHES: usize = 32;
+/// Batches of requests that may be put aside while there is no place for their replies.
+const DEFERRED_BATCHES: usize = 8;
+
 /// Sizes of a worker, set at start.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerConfig {
     /// Datagrams per turn.
     pub batch: usize,
-    /// Replies that may wait for the disk at once. Above half of it Solicits are dropped; at the
-    /// whole of it nothing more is received, and the ring of the network card takes up the slack.
+    /// Replies that may wait for the disk at once. Above half of it Solicits are dropped. At the
+    /// whole of it requests that need such a place are put aside, some batches of them; then
+    /// nothing more is received, and the ring of the network card takes up the slack.
     pub held_max: usize,
 }
 
@@ -60,7 +69,8 @@ pub enum WorkerError {
 ///
 /// One turn takes a batch of requests, answers each at once or keeps the reply until the update
 /// that it depends on is on stable storage, hands the updates of the whole batch to the control
-/// thread and sends what may leave.
+/// thread and sends what may leave. When more comes in than can be answered it takes several
+/// batches a turn, drops the Solicits in them unread and answers the rest.
 pub struct Worker<P: Port> {
     port: P,
     server: Arc<Server>,
@@ -70,6 +80,11 @@ pub struct Worker<P: Port> {
     requests: Vec<P::Request>,
     held: VecDeque<Held<P::Reply>>,
     held_max: usize,
+    /// Requests that wait for a place for their reply.
+    deferred: VecDeque<Deferred<P::Request>>,
+    deferred_max: usize,
+    admission: Admission,
+    timing: Timing,
 }
 
 /// A reply that waits for its batch of updates.
@@ -77,27 +92,52 @@ struct Held<R> {
     reply: R,
     reply_type: MessageType,
     sequence: u64,
+    received: Instant,
+}
+
+/// A request that waits for a place for its reply.
+struct Deferred<R> {
+    request: R,
+    msg_type: MessageType,
+    received: Instant,
+}
+
+/// What holds for all answers of a turn.
+#[derive(Clone, Copy)]
+struct Turn {
+    now: AbsoluteTime,
+    store: StoreState,
 }
 
 impl<P: Port> Worker<P> {
-    /// Puts the parts together; all memory that a turn needs is taken here.
+    /// Puts the parts together; all memory that a turn needs is taken here. Without a recorder
+    /// nothing is timed.
     pub fn new(
         port: P,
         server: Arc<Server>,
         submitter: Submitter,
         service: Arc<ServiceState>,
         counters: Arc<WorkerCounters>,
+        recorder: Option<Recorder>,
         config: WorkerConfig,
     ) -> Self {
+        let WorkerConfig { batch, held_max } = config;
+        // A turn ends once a batch has been answered: one more may have begun then.
+        let held_room = held_max + 2 * batch;
+        let deferred_max = (DEFERRED_BATCHES * batch).min(held_max / 4);
         Self {
             port,
             server,
             submitter,
             service,
             counters,
-            requests: Vec::with_capacity(config.batch),
-            held: VecDeque::with_capacity(config.held_max + config.batch),
-            held_max: config.held_max,
+            requests: Vec::with_capacity(batch),
+            held: VecDeque::with_capacity(held_room),
+            held_max,
+            deferred: VecDeque::with_capacity(deferred_max),
+            deferred_max,
+            admission: Admission::default(),
+            timing: Timing::new(recorder, held_room + 2 * SHEDDING_BATCHES),
         }
     }
 
@@ -120,6 +160,7 @@ impl<P: Port> Worker<P> {
                 port_counters_due = now + PORT_COUNTERS_EVERY;
                 self.counters.set_port(|visit| self.port.visit_counters(visit));
             }
+            self.timing.publish(now);
         }
         self.finish()
     }
@@ -130,24 +171,14 @@ impl<P: Port> Worker<P> {
     /// As [`Worker::run`].
     pub fn turn(&mut self, now: AbsoluteTime) -> Result<bool, WorkerError> {
         let mut busy = self.release_held();
-        if self.held.len() < self.held_max {
-            self.port.receive(&mut self.requests)?;
-        }
         // One state for the whole turn: what is acknowledged below must hold for each answer.
         let word = self.service.load();
-        if !self.requests.is_empty() {
-            busy = true;
-            self.counters.batch();
-            let mut requests = std::mem::take(&mut self.requests);
-            for request in requests.drain(..) {
-                self.answer(&request, now, word.state());
-                self.port.release(request);
-            }
-            self.requests = requests;
-        }
-        self.submitter.submit()?;
+        let turn = Turn { now, store: word.state() };
+        busy |= self.serve_deferred(turn);
+        busy |= self.receive(turn)?;
+        self.submit()?;
         self.submitter.acknowledge(word);
-        self.port.flush()?;
+        self.flush()?;
         self.counters.set_held(self.held.len());
         Ok(busy)
     }
@@ -163,33 +194,109 @@ impl<P: Port> Worker<P> {
         self.held.len()
     }
 
-    fn answer(&mut self, request: &P::Request, now: AbsoluteTime, store: StoreState) {
-        let origin = self.port.origin(request);
-        let Some(mut reply) = self.port.allocate() else {
-            self.counters.shed(Shed::NoReplyBuffer);
-            return;
-        };
-        let (payload, room) = self.port.buffers(request, &mut reply);
-        let Origin { source, source_port, destination, interface } = origin;
-        let inbound = Inbound { payload, source, source_port, destination, interface };
-        let msg_type = innermost_type(payload);
-        self.counters.received(msg_type);
-        if msg_type == MessageType::SOLICIT && self.held.len() > self.held_max / 2 {
-            self.counters.shed(Shed::SolicitOverload);
-            self.port.discard(reply);
-            return;
+    /// Hands the histograms to their reader, which [`Worker::run`] does by itself.
+    pub fn publish(&mut self, now: Instant) {
+        self.timing.publish(now);
+    }
+
+    /// Takes a batch and answers it; while Solicits are dropped, as many batches as it takes to
+    /// answer one batch of other messages. False if nothing had come in.
+    fn receive(&mut self, turn: Turn) -> Result<bool, WorkerError> {
+        let batch = self.requests.capacity();
+        let mut served = 0;
+        for taken in 0..SHEDDING_BATCHES {
+            if !self.may_receive() {
+                return Ok(taken > 0);
+            }
+            let backlog = self.port.backlog();
+            if let Some(change) = self.admission.look(backlog, self.held.len(), self.held_max) {
+                self.counters.overload(change);
+            }
+            self.port.receive(&mut self.requests)?;
+            if self.requests.is_empty() {
+                return Ok(taken > 0);
+            }
+            self.counters.batch();
+            self.timing.batch_received();
+            let is_full = self.requests.len() == batch;
+            let mut requests = std::mem::take(&mut self.requests);
+            for request in requests.drain(..) {
+                served += usize::from(self.admit(request, turn));
+            }
+            self.requests = requests;
+            if self.admission.sheds().is_none() || !is_full || served >= batch {
+                break;
+            }
         }
-        let service = match store {
+        Ok(true)
+    }
+
+    /// Whether there is a place for what comes in.
+    fn may_receive(&self) -> bool {
+        if self.held.len() < self.held_max {
+            return self.deferred.is_empty();
+        }
+        self.deferred.len() + self.requests.capacity() <= self.deferred_max
+    }
+
+    /// Drops a request, puts it aside or answers it; true if it was answered.
+    fn admit(&mut self, request: P::Request, turn: Turn) -> bool {
+        let msg_type = innermost_type(self.port.payload(&request));
+        self.counters.received(msg_type);
+        if msg_type == MessageType::SOLICIT
+            && let Some(cause) = self.admission.sheds()
+        {
+            self.counters.shed(cause);
+            self.port.release(request);
+            return false;
+        }
+        let is_full = self.held.len() >= self.held_max;
+        if is_full && changes_bindings(msg_type) && self.deferred.len() < self.deferred_max {
+            let received = self.timing.received();
+            self.deferred.push_back(Deferred { request, msg_type, received });
+            return false;
+        }
+        self.answer(&request, msg_type, turn);
+        self.port.release(request);
+        true
+    }
+
+    /// Answers requests that were put aside, oldest first, at most a batch of them.
+    fn serve_deferred(&mut self, turn: Turn) -> bool {
+        let mut any = false;
+        for _ in 0..self.requests.capacity() {
+            if self.held.len() >= self.held_max {
+                break;
+            }
+            let Some(next) = self.deferred.pop_front() else { break };
+            any = true;
+            self.timing.set_received(next.received);
+            self.answer(&next.request, next.msg_type, turn);
+            self.port.release(next.request);
+        }
+        any
+    }
+
+    fn answer(&mut self, request: &P::Request, msg_type: MessageType, turn: Turn) {
+        let Origin { source, source_port, destination, interface } = self.port.origin(request);
+        let service = match turn.store {
             StoreState::Working => Service::Full,
             StoreState::Settling if rests_on_bindings(msg_type) => {
                 self.counters.shed(Shed::StoreSettling);
-                self.port.discard(reply);
                 return;
             }
             StoreState::Settling | StoreState::Failed => Service::ReadOnly,
         };
+        let Some(mut reply) = self.port.allocate() else {
+            self.counters.shed(Shed::NoReplyBuffer);
+            return;
+        };
+        let begun = self.timing.begin();
+        let (payload, room) = self.port.buffers(request, &mut reply);
+        let inbound = Inbound { payload, source, source_port, destination, interface };
         let (updates, sequence) = self.submitter.open();
-        let outcome = self.server.handle(&inbound, now, service, room, updates);
+        let outcome = self.server.handle(&inbound, turn.now, service, room, updates);
+        let begun = self.timing.stage_ends(Stage::Rules, begun);
         match outcome {
             Outcome::Drop(reason) => {
                 self.counters.dropped(reason);
@@ -199,14 +306,36 @@ impl<P: Port> Worker<P> {
                 if !self.port.address(request, &mut reply, info.len, info.destination_port) {
                     self.counters.shed(Shed::NotAddressable);
                     self.port.discard(reply);
-                } else if info.held {
-                    self.held.push_back(Held { reply, reply_type: info.reply, sequence });
+                    return;
+                }
+                let received = self.timing.received();
+                if info.held {
+                    let reply_type = info.reply;
+                    self.held.push_back(Held { reply, reply_type, sequence, received });
                 } else {
                     self.counters.sent(info.reply);
                     self.port.send(reply);
+                    self.timing.leaves(Stage::WholeImmediate, received, 1);
                 }
+                self.timing.stage_ends(Stage::Emit, begun);
             }
         }
+    }
+
+    /// Hands the open batch of updates to the control thread.
+    fn submit(&mut self) -> Result<(), ControlGone> {
+        if let Some((sequence, at)) = self.submitter.submit()? {
+            self.timing.submitted(sequence, at);
+        }
+        Ok(())
+    }
+
+    /// Sends what is queued.
+    fn flush(&mut self) -> io::Result<()> {
+        let begun = self.timing.flush_begins();
+        self.port.flush()?;
+        self.timing.flushed(begun);
+        Ok(())
     }
 
     /// Sends or drops held replies whose batch has been resolved. True if there was one.
@@ -214,16 +343,20 @@ impl<P: Port> Worker<P> {
         let mut any = false;
         while let Some((sequence, stored)) = self.submitter.resolved() {
             any = true;
+            let mut replies = 0;
             while self.held.front().is_some_and(|held| held.sequence <= sequence) {
                 let Some(held) = self.held.pop_front() else { break };
+                replies += 1;
                 if stored {
                     self.counters.sent(held.reply_type);
                     self.port.send(held.reply);
+                    self.timing.leaves(Stage::WholeHeld, held.received, 1);
                 } else {
                     self.counters.shed(Shed::NotStored);
                     self.port.discard(held.reply);
                 }
             }
+            self.timing.resolved(sequence, replies);
         }
         any
     }
@@ -239,7 +372,7 @@ impl<P: Port> Worker<P> {
         let timeout = if self.port.pending() { 1 } else { SLEEP_MS_MAX };
         let result = {
             let wake = PollFd::new(waker.readable(), PollFlags::POLLIN);
-            if self.held.len() < self.held_max {
+            if self.may_receive() {
                 let port = PollFd::new(self.port.readable(), PollFlags::POLLIN);
                 poll(&mut [wake, port], PollTimeout::from(timeout))
             } else {
@@ -257,18 +390,30 @@ impl<P: Port> Worker<P> {
     /// change that was made.
     fn finish(mut self) -> Result<(), WorkerError> {
         let deadline = Instant::now() + STOP_WAIT;
-        self.submitter.submit()?;
+        self.submit()?;
         while !self.held.is_empty() && Instant::now() < deadline {
             if !self.release_held() {
                 self.sleep()?;
             }
-            self.submitter.submit()?;
+            self.submit()?;
             self.submitter.acknowledge(self.service.load());
-            self.port.flush()?;
+            self.flush()?;
         }
-        self.port.flush()?;
+        self.flush()?;
         Ok(())
     }
+}
+
+/// Whether the reply to a message may have to wait for the disk.
+fn changes_bindings(msg_type: MessageType) -> bool {
+    matches!(
+        msg_type,
+        MessageType::REQUEST
+            | MessageType::RENEW
+            | MessageType::REBIND
+            | MessageType::RELEASE
+            | MessageType::DECLINE
+    )
 }
 
 /// Whether the answer to a message depends on what the lease table holds.

@@ -8,6 +8,7 @@ use af_xdp::{Frame, Socket};
 use arc_swap::{ArcSwap, Cache};
 
 use crate::{
+    admission::Backlog,
     headers::{self, Datagram, PAYLOAD_OFFSET, ReplyTo},
     port::{InterfaceInfo, Origin, Port},
 };
@@ -73,9 +74,20 @@ impl Port for XdpPort {
         Ok(())
     }
 
+    fn backlog(&self) -> Backlog {
+        let (waiting, capacity) = self.socket.rx_backlog();
+        Backlog { waiting, capacity }
+    }
+
     fn origin(&self, request: &XdpRequest) -> Origin {
         let Datagram { source, source_port, destination, .. } = request.datagram;
         Origin { source, source_port, destination, interface: request.interface }
+    }
+
+    fn payload<'a>(&'a self, request: &'a XdpRequest) -> &'a [u8] {
+        let Datagram { payload_at, payload_len, .. } = request.datagram;
+        let frame = self.socket.data(&request.frame);
+        frame.get(payload_at..payload_at + payload_len).unwrap_or_default()
     }
 
     fn allocate(&mut self) -> Option<Frame> {
@@ -87,10 +99,8 @@ impl Port for XdpPort {
         request: &'a XdpRequest,
         reply: &'a mut Frame,
     ) -> (&'a [u8], &'a mut [u8]) {
-        let Datagram { payload_at, payload_len, .. } = request.datagram;
-        let payload = self.socket.data(&request.frame).get(payload_at..payload_at + payload_len);
         let room = self.socket.buffer_mut(reply).get_mut(PAYLOAD_OFFSET..);
-        (payload.unwrap_or_default(), room.unwrap_or_default())
+        (self.payload(request), room.unwrap_or_default())
     }
 
     fn address(

@@ -9,6 +9,7 @@ use std::{
     net::Ipv6Addr,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use crossbeam::channel::{Receiver, bounded};
@@ -21,7 +22,8 @@ use gemel_wire::{
     OptionCode, Options, TransactionId,
 };
 use gemel_worker::{
-    Origin, Port, Worker, WorkerConfig, WorkerCounters,
+    Backlog, Origin, Port, Worker, WorkerConfig, WorkerCounters,
+    stages::{self, Collector, Stage},
     submit::{self, Resolution, Resolver, ServiceState, StoreState, Submission},
 };
 
@@ -133,6 +135,14 @@ impl Port for MemoryPort {
         }
     }
 
+    fn backlog(&self) -> Backlog {
+        Backlog { waiting: u32::try_from(self.arriving.len()).unwrap(), capacity: 256 }
+    }
+
+    fn payload<'a>(&'a self, request: &'a Datagram) -> &'a [u8] {
+        &request.buffer[..request.len]
+    }
+
     fn allocate(&mut self) -> Option<Datagram> {
         self.spare.pop().map(|buffer| Datagram { buffer, len: 0 })
     }
@@ -185,12 +195,13 @@ struct Rig {
     resolver: Resolver,
     service: Arc<ServiceState>,
     counters: Arc<WorkerCounters>,
+    collector: Collector,
     table: Arc<LeaseTable>,
     server_duid: Duid,
     now: AbsoluteTime,
 }
 
-const FRAMES: usize = 512;
+const FRAMES: usize = 1024;
 
 impl Rig {
     fn new(held_max: usize) -> Self {
@@ -215,16 +226,28 @@ impl Rig {
         let (submitter, resolver) = submit::connect(0, sender).unwrap();
         let service = Arc::new(ServiceState::default());
         let counters = Arc::new(WorkerCounters::default());
+        let (recorder, collector) = stages::recorder(Stage::WORKER);
         let worker = Worker::new(
             MemoryPort::new(FRAMES),
             server,
             submitter,
             Arc::clone(&service),
             Arc::clone(&counters),
+            Some(recorder),
             WorkerConfig { batch: 64, held_max },
         );
         let now = AbsoluteTime(800_000_000);
-        Self { worker, submissions, resolver, service, counters, table, server_duid, now }
+        Self {
+            worker,
+            submissions,
+            resolver,
+            service,
+            counters,
+            collector,
+            table,
+            server_duid,
+            now,
+        }
     }
 
     fn turn(&mut self) {
@@ -273,6 +296,24 @@ impl Rig {
             }
         });
         found.expect("there is such a counter")
+    }
+
+    /// How often a stage was recorded, as far as the worker has handed it over.
+    fn recorded(&self, stage: Stage) -> u64 {
+        let found = self.collector.total().find(|(found, _)| *found == stage);
+        found.expect("a stage of a worker").1.len()
+    }
+
+    /// Has the worker hand over its histograms now.
+    fn publish(&mut self) {
+        self.worker.publish(Instant::now() + Duration::from_secs(3600));
+        self.collector.collect();
+    }
+
+    /// Which messages were answered, in order.
+    fn answered(&mut self) -> Vec<[u8; 3]> {
+        let port = self.worker.port_mut();
+        std::iter::from_fn(|| port.take_sent(|message| message.transaction_id.0)).collect()
     }
 
     /// SOLICIT to REPLY for one client; the address.
@@ -397,16 +438,110 @@ fn solicits_are_shed_before_requests_and_then_reception_stops() {
         rig.arrive(MessageType::REQUEST, client, None);
     }
     rig.turn();
-    assert_eq!(rig.counter("shed", "solicit_overload"), 1);
-    assert_eq!(rig.worker.held(), 110, "a batch that has begun is finished");
+    assert_eq!(rig.counter("shed", "solicit_held"), 1);
+    assert_eq!(rig.worker.held(), 100, "the rest of the batch is put aside");
     rig.arrive(MessageType::REQUEST, 200, None);
     rig.turn();
-    assert_eq!(rig.worker.held(), 110, "no more is received");
+    assert_eq!(rig.worker.held(), 100);
+    assert_eq!(rig.counter("received", "REQUEST"), 110, "no more is received");
     rig.resolve(true);
     rig.turn();
     rig.turn();
-    assert_eq!(rig.worker.held(), 1, "what waited is taken when there is room again");
+    assert_eq!(rig.worker.held(), 11, "what waited is taken when there is room again");
     assert_eq!(rig.counter("received", "REQUEST"), 111);
+}
+
+/// An overload of Solicits with some Renews in it.
+fn flood(rig: &mut Rig, addresses: &[Ipv6Addr]) {
+    for client in 0..200 {
+        rig.arrive(MessageType::SOLICIT, 10_000 + client, None);
+        if let (0, Some(address)) = (client % 20, addresses.get(client as usize / 20)) {
+            rig.arrive(MessageType::RENEW, client / 20, Some(*address));
+        }
+    }
+}
+
+#[test]
+fn under_overload_solicits_are_shed_and_renews_served() {
+    let mut rig = Rig::new(256);
+    let addresses: Vec<Ipv6Addr> = (0..10).map(|client| rig.exchange(client)).collect();
+    flood(&mut rig, &addresses);
+    rig.turn();
+    rig.resolve(true);
+    rig.turn();
+    let renewed: Vec<[u8; 3]> = (0..10).map(|client| [0, 0, client]).collect();
+    let mut answered = rig.answered();
+    let solicits = answered.extract_if(.., |id| *id >= [0, 1, 0]).count();
+    assert_eq!(answered, renewed, "each of them");
+    assert_eq!(rig.counter("shed", "solicit_backlog") + solicits as u64, 200);
+    // 210 wait; a batch of 64 is taken at a time until 32, an eighth of 256, or fewer wait.
+    assert_eq!(solicits, 18, "the last ones");
+    assert_eq!(rig.counter("overload", "entered"), 1);
+    assert_eq!(rig.counter("overload", "left"), 1);
+}
+
+#[test]
+fn below_the_mark_solicits_are_served() {
+    let mut rig = Rig::new(256);
+    for client in 0..128 {
+        rig.arrive(MessageType::SOLICIT, client, None);
+    }
+    rig.turn();
+    assert_eq!(rig.answered().len(), 64, "a batch at a time");
+    rig.turn();
+    assert_eq!(rig.answered().len(), 64);
+    assert_eq!(rig.counter("shed", "solicit_backlog"), 0);
+    assert_eq!(rig.counter("overload", "entered"), 0);
+}
+
+#[test]
+fn while_the_disk_stalls_solicits_do_not_stand_before_renews() {
+    let mut rig = Rig::new(256);
+    let addresses: Vec<Ipv6Addr> = (0..20).map(|client| rig.exchange(client)).collect();
+    for client in 1_000..1_256 {
+        rig.arrive(MessageType::REQUEST, client, None);
+    }
+    while rig.worker.held() < 256 {
+        rig.turn();
+    }
+    // The disk does not answer, and all places are taken.
+    for (client, address) in (0..).zip(&addresses) {
+        rig.arrive(MessageType::SOLICIT, 10_000 + client, None);
+        rig.arrive(MessageType::RENEW, client, Some(*address));
+    }
+    rig.arrive(MessageType::CONFIRM, 3, Some(addresses[3]));
+    rig.turn();
+    assert_eq!(rig.worker.held(), 256);
+    assert_eq!(rig.counter("shed", "solicit_held"), 20, "swept out of the queue");
+    assert_eq!(rig.counter("received", "RENEW"), 20, "put aside");
+    rig.resolve(true);
+    rig.turn();
+    rig.resolve(true);
+    rig.turn();
+    let answered = rig.answered();
+    let renewed: Vec<[u8; 3]> = (0..20).map(|client| [0, 0, client]).collect();
+    assert_eq!(answered.last_chunk::<20>().unwrap()[..], renewed, "in order, once there is room");
+    assert_eq!(
+        answered.len(),
+        276,
+        "nobody else was dropped, and CONFIRM has no Server Identifier"
+    );
+}
+
+#[test]
+fn each_stage_is_timed() {
+    let mut rig = Rig::new(256);
+    for client in 0..62 {
+        rig.exchange(client);
+    }
+    rig.publish();
+    for stage in [Stage::TurnWait, Stage::Rules, Stage::Emit] {
+        assert_eq!(rig.recorded(stage), 4, "{}: one in 31 of 124", stage.as_str());
+    }
+    assert_eq!(rig.recorded(Stage::WholeImmediate), 62);
+    assert_eq!(rig.recorded(Stage::WholeHeld), 62);
+    assert_eq!(rig.recorded(Stage::Durable), 62);
+    assert_eq!(rig.recorded(Stage::Flush), 124);
 }
 
 #[test]
@@ -415,6 +550,7 @@ fn the_steady_state_allocates_nothing() {
     let clients = 2_000;
     // The first round makes the bindings and warms every buffer up.
     let addresses: Vec<Ipv6Addr> = (0..clients).map(|client| rig.exchange(client)).collect();
+    let mut later = Instant::now();
     let count = allocations(|| {
         for _ in 0..5 {
             for client in 0..clients {
@@ -426,9 +562,14 @@ fn the_steady_state_allocates_nothing() {
                 rig.turn();
                 assert_eq!(rig.worker.port_mut().take_sent(address_in), Some(address));
             }
+            // Histograms change hands as they do once a second.
+            later += Duration::from_secs(1);
+            rig.worker.publish(later);
+            rig.collector.collect();
         }
     });
     assert_eq!(count, 0, "allocations in 30,000 messages");
+    assert!(rig.recorded(Stage::Rules) > 500, "one in 31 is sampled");
 }
 
 #[test]

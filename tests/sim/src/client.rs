@@ -64,6 +64,8 @@ pub(crate) struct Client {
     state: ClientState,
     /// The one timer: when, and which of all that were ever set it is.
     pub(crate) timer: (Micros, u64),
+    /// The last timer of which there is an event.
+    pub(crate) armed: u64,
     rng: Rng,
     drift_ppm: i64,
     rapid_commit: bool,
@@ -95,6 +97,7 @@ impl Client {
             held: Vec::new(),
             state: ClientState::Idle,
             timer: (Micros::MAX, 0),
+            armed: 0,
             drift_ppm,
             rapid_commit,
             xid: 0,
@@ -109,6 +112,11 @@ impl Client {
             retired: false,
             rng,
         }
+    }
+
+    /// Kinds of its associations, whose numbers are 1, 2, ...
+    pub(crate) fn kinds(&self) -> &[IaKind] {
+        &self.kinds
     }
 
     /// What it believes to have.

@@ -78,8 +78,9 @@ impl World {
 
     /// Sets the timer that the client wants.
     pub(crate) fn arm(&mut self, client: usize) {
-        let (at, timer) = self.clients[client].timer;
-        if at < Micros::MAX {
+        let found = &mut self.clients[client];
+        let (at, timer) = found.timer;
+        if at < Micros::MAX && std::mem::replace(&mut found.armed, timer) != timer {
             self.queue.push(at.max(self.now + MOMENT), Event::Client { client, timer });
         }
     }
@@ -170,7 +171,9 @@ impl World {
         let rules = process.rules();
         let Some(said) = said(octets) else { return };
         let msg_type = said.msg_type;
-        let former = self.leases_at(node, client);
+        // What names the other server is dropped without a look.
+        let is_for_other = said.server == server_duid(1 - node);
+        let former = if is_for_other { Vec::new() } else { self.leases_at(node, client) };
         let mut buffer = std::mem::take(&mut self.reply_buffer);
         let mut updates = UpdateBatch::default();
         let Some(process) = &self.nodes[node].process else { return };
@@ -234,8 +237,8 @@ impl World {
         let mut leases = Vec::new();
         let Some(table) = self.table(node) else { return leases };
         let duid = client_duid(client);
-        for (iaid, kind) in [(1, IaKind::Na), (1, IaKind::Pd), (2, IaKind::Pd)] {
-            let guard = table.lock(ClientKey { duid: &duid, kind, iaid: IaId(iaid) });
+        for (iaid, kind) in (1..).zip(self.clients[client].kinds()) {
+            let guard = table.lock(ClientKey { duid: &duid, kind: *kind, iaid: IaId(iaid) });
             leases.extend(guard.bindings().map(|binding| binding.lease));
         }
         leases

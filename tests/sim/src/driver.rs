@@ -3,6 +3,7 @@
 
 use gemel_failover::{Command, CommandError, Env, Output, ServerState};
 use gemel_lease::{AbsoluteTime, Lease, Record, UpdateBatch};
+use gemel_wire::MessageType;
 use gemel_wire::failover::{
     BindingStatus, BndReply, BndUpd, Body, FailoverMessage, FailoverTime, ServerFlags, stamp,
 };
@@ -12,7 +13,7 @@ use crate::clock::{MILLISECOND, Micros, SECOND};
 use crate::node::{Node, PRIMARY, SECONDARY};
 use crate::store::{Batch, Origin};
 use crate::wires::{ConnectionId, Segment};
-use crate::world::{Event, MOMENT, World, name};
+use crate::world::{Alarm, Event, MOMENT, World, name};
 
 /// Timeouts of an endpoint in a second, at most.
 const WAKES_MAX: u32 = 1000;
@@ -22,7 +23,8 @@ const WAKES_MAX: u32 = 1000;
 pub(crate) enum Input<'a> {
     Connected,
     Disconnected,
-    Received(&'a [u8]),
+    /// A frame, and the leases of the update that it may be.
+    Received(&'a [u8], Option<Owed>),
     Committed(&'a [u8]),
     Missed,
     Stored(u64),
@@ -31,6 +33,10 @@ pub(crate) enum Input<'a> {
     Command(Command),
     Nothing,
 }
+
+/// The transaction of an update, and the stamps of its leases that must be stored before it is
+/// acknowledged.
+pub(crate) type Owed = ([u8; 3], Vec<(Lease, u64)>);
 
 impl World {
     /// Starts a server.
@@ -43,11 +49,11 @@ impl World {
         self.nodes[node].boot(node, &self.plan, now, &mut self.rng);
         let epoch = self.nodes[node].epoch;
         let sweep = self.rng.range(0, SECOND);
-        self.after(sweep, Event::Sweep { node, epoch });
+        self.set(Alarm::Sweep(node), sweep, Event::Sweep { node, epoch });
         if node == PRIMARY {
             self.operator.connect_after = 0;
             let soon = self.rng.range(MOMENT, 200 * MILLISECOND);
-            self.after(soon, Event::Connect { epoch });
+            self.set(Alarm::Connect, soon, Event::Connect { epoch });
         }
         self.drive_quietly(node, Input::Nothing);
     }
@@ -130,42 +136,35 @@ impl World {
         };
         let endpoint = &mut process.endpoint;
         let mut result = Ok(());
-        let mut update = None;
-        match input {
+        match &input {
             Input::Connected => endpoint.connected(&mut env),
             Input::Disconnected => endpoint.disconnected(&mut env),
-            Input::Received(frame) => {
-                endpoint.received(frame, &mut env);
-                update = Some(frame);
-            }
+            Input::Received(frame, _) => endpoint.received(frame, &mut env),
             Input::Committed(updates) => endpoint.committed(updates, &mut env),
             Input::Missed => endpoint.missed(&mut env),
-            Input::Stored(sequence) => endpoint.stored(sequence, true, &mut env),
+            Input::Stored(sequence) => endpoint.stored(*sequence, true, &mut env),
             Input::Persisted => endpoint.persisted(&mut env),
             Input::Timeout => endpoint.timeout(&mut env),
-            Input::Command(command) => result = endpoint.command(command, &mut env),
+            Input::Command(command) => result = endpoint.command(*command, &mut env),
             Input::Nothing => {}
         }
         let more = endpoint.poll(&mut env);
-        let mut outputs = Vec::new();
-        while let Some(output) = endpoint.output() {
-            outputs.push(output);
-        }
-        let mut frames = std::mem::take(endpoint.outgoing());
+        let outputs: Vec<_> = std::iter::from_fn(|| endpoint.output()).collect();
+        let mut frames = endpoint.outgoing().clone();
+        endpoint.outgoing().clear();
         process.publish();
         // What was pushed, and what must be stored before this update is acknowledged.
-        let seen = process.open_seen;
-        for record in process.open.iter().skip(seen).flatten() {
-            process.pushed.insert(record.binding.lease, record.stamp);
+        if process.open_seen < process.open.len() {
+            for record in process.open.iter().skip(process.open_seen).flatten() {
+                process.pushed.insert(record.binding.lease, record.stamp);
+            }
+            process.open_seen = process.open.len();
         }
-        process.open_seen = process.open.len();
-        if let Some(frame) = update
-            && let Some((id, leases)) = leases_of_update(frame)
-        {
-            let stamps = leases
-                .into_iter()
-                .map(|lease| (lease, process.pushed.get(&lease).copied().unwrap_or(0)));
-            process.owed.insert(id, stamps.collect());
+        if let Input::Received(_, Some((id, mut leases))) = input {
+            for (lease, stamp) in &mut leases {
+                *stamp = process.pushed.get(lease).copied().unwrap_or(0);
+            }
+            process.owed.insert(id, leases);
         }
         let mut close = false;
         for output in outputs {
@@ -378,12 +377,12 @@ impl World {
         let epoch = self.nodes[node].epoch;
         let Some(process) = &mut self.nodes[node].process else { return };
         let due = process.endpoint.next_timeout();
-        let due = due.map(|at| Micros::try_from(at.as_micros()).unwrap_or(Micros::MAX));
+        let due = due.map(|at| at.as_secs() * SECOND + u64::from(at.subsec_micros()));
         let due = due.map(|at| at.max(self.now + MOMENT));
         if due != process.wake_at {
             process.wake_at = due;
             if let Some(at) = due {
-                self.queue.push(at, Event::Wake { node, epoch });
+                self.queue.set(Alarm::Wake(node).number(), at, Event::Wake { node, epoch });
             }
         }
     }
@@ -398,7 +397,7 @@ impl World {
         if !updates.is_empty() {
             self.submit_updates(node, &updates, None);
         }
-        self.after(SECOND, Event::Sweep { node, epoch });
+        self.set(Alarm::Sweep(node), SECOND, Event::Sweep { node, epoch });
     }
 
     /// The server rules have made updates.
@@ -420,7 +419,7 @@ impl World {
     /// The primary tries to connect, and will try again.
     pub(crate) fn connect(&mut self) {
         let epoch = self.nodes[PRIMARY].epoch;
-        self.after(self.plan.connect_interval, Event::Connect { epoch });
+        self.set(Alarm::Connect, self.plan.connect_interval, Event::Connect { epoch });
         let busy = self.now < self.operator.connect_after;
         let wants = |node: usize| {
             let process = self.nodes[node].process.as_ref();
@@ -510,24 +509,32 @@ impl World {
                 return;
             }
             self.stats.frames += 1;
-            self.learn(node, frame);
-            self.drive_quietly(node, Input::Received(frame));
+            let owed = self.learn(node, frame);
+            self.drive_quietly(node, Input::Received(frame, owed));
         }
     }
 
-    /// What a message that arrives means for the shadow of section 4.4.
-    fn learn(&mut self, node: usize, frame: &[u8]) {
-        let Ok(message) = FailoverMessage::parse(frame) else { return };
+    /// What a message that arrives means for the shadow of section 4.4. If it is an update, it is one
+    /// of these leases, of which the stamps are to be found.
+    fn learn(&mut self, node: usize, frame: &[u8]) -> Option<Owed> {
+        if is_contact(frame) && !self.is_traced() {
+            return None;
+        }
+        let message = FailoverMessage::parse(frame).ok()?;
+        let id = message.header.transaction_id.0;
         if self.is_traced() {
             self.say(|| format!("{}: hears {}", name(node), describe(&message)));
         }
         let reply = match Body::parse(&message) {
             Ok(Body::BndReply(reply)) => reply,
             Ok(Body::BndUpd(BndUpd::Client(binding))) => {
-                // The partner repeats what it has acknowledged at some time (section 7.8).
-                for it in binding.leases().flatten().filter_map(|entry| entry.lease().ok()) {
-                    let head = it.head;
+                let mut leases = Vec::new();
+                for entry in binding.leases().flatten() {
+                    let head = entry.head;
                     let lease = Lease { address: head.address, prefix_len: head.prefix_len };
+                    leases.push((lease, 0));
+                    let Ok(it) = entry.lease() else { continue };
+                    // The partner repeats what it has acknowledged at some time (section 7.8).
                     let owner = Owner::from_duid(binding.client.client_id, head.ia.iaid.0);
                     if let (Some(owner), Some(time)) = (owner, it.state.expiration_time)
                         && it.state.binding_status == BindingStatus::ACTIVE
@@ -535,9 +542,12 @@ impl World {
                         self.checks.acknowledged(node, lease, owner, AbsoluteTime(time.0));
                     }
                 }
-                return;
+                return Some((id, leases));
             }
-            _ => return,
+            Ok(Body::BndUpd(BndUpd::Prefix(it))) => {
+                return Some((id, vec![(Lease::prefix(it.prefix, it.prefix_len), 0)]));
+            }
+            _ => return None,
         };
         for acked in accepted(&reply) {
             match acked {
@@ -553,6 +563,7 @@ impl World {
                 Accepted { lease, .. } => self.checks.ended(node, lease),
             }
         }
+        None
     }
 
     /// Nothing leaves before what it says is stored.
@@ -561,6 +572,9 @@ impl World {
         while let Some((size, tail)) = rest.split_first_chunk::<2>() {
             let (frame, next) = tail.split_at(usize::from(u16::from_be_bytes(*size)));
             rest = next;
+            if is_contact(frame) && !self.is_traced() {
+                continue;
+            }
             let Ok(message) = FailoverMessage::parse(frame) else { continue };
             if self.is_traced() {
                 self.say(|| format!("{}: sends {}", name(node), describe(&message)));
@@ -645,6 +659,11 @@ pub(crate) fn serves(state: ServerState) -> bool {
     }
 }
 
+/// Most of what goes between the servers says nothing.
+fn is_contact(frame: &[u8]) -> bool {
+    frame.first() == Some(&MessageType::CONTACT.0)
+}
+
 /// A lease that a BNDREPLY accepts.
 #[derive(Clone, Copy, Debug)]
 struct Accepted {
@@ -709,21 +728,6 @@ fn accepted(reply: &BndReply<'_>) -> Vec<Accepted> {
         BndReply::Client(_) | BndReply::Prefix(_) => {}
     }
     all
-}
-
-/// The transaction id and leases of a BNDUPD.
-fn leases_of_update(frame: &[u8]) -> Option<([u8; 3], Vec<Lease>)> {
-    let message = FailoverMessage::parse(frame).ok()?;
-    let leases = match Body::parse(&message).ok()? {
-        Body::BndUpd(BndUpd::Client(binding)) => binding
-            .leases()
-            .flatten()
-            .map(|it| Lease { address: it.head.address, prefix_len: it.head.prefix_len })
-            .collect(),
-        Body::BndUpd(BndUpd::Prefix(it)) => vec![Lease::prefix(it.prefix, it.prefix_len)],
-        _ => return None,
-    };
-    Some((message.header.transaction_id.0, leases))
 }
 
 /// A message for the story.

@@ -1,6 +1,6 @@
 //! What is on a server's stable storage, and what is on its way there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
 use gemel_failover::StoredState;
 use gemel_lease::{AbsoluteTime, Lease, Record, UpdateBatch};
@@ -17,13 +17,15 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Stores a batch.
-    pub(crate) fn apply(&mut self, records: &[Record]) {
+    /// Stores records.
+    pub(crate) fn apply(&mut self, records: impl IntoIterator<Item = Record>) {
         for record in records {
-            let lease = record.binding.lease;
-            match self.records.get(&lease) {
-                Some(stored) if stored.stamp >= record.stamp => {}
-                _ => _ = self.records.insert(lease, record.clone()),
+            match self.records.entry(record.binding.lease) {
+                Entry::Vacant(entry) => _ = entry.insert(record),
+                Entry::Occupied(mut entry) if entry.get().stamp < record.stamp => {
+                    *entry.get_mut() = record;
+                }
+                Entry::Occupied(_) => {}
             }
         }
     }
@@ -95,19 +97,19 @@ impl Commits {
 
     /// What was being written is stored.
     pub(crate) fn done(&mut self, store: &mut Store) -> Vec<Batch> {
-        let group: Vec<_> = self.queue.drain(..self.writing).collect();
+        let mut group: Vec<_> = self.queue.drain(..self.writing).collect();
         self.writing = 0;
-        group.iter().for_each(|batch| store.apply(&batch.records));
+        group.iter_mut().for_each(|batch| store.apply(batch.records.drain(..)));
         group
     }
 
     /// The server dies: some of what was being written has reached the store, in order.
     pub(crate) fn crash(mut self, store: &mut Store, rng: &mut Rng) {
         let reached = rng.index(self.writing + 1);
-        self.queue.drain(..reached).for_each(|batch| store.apply(&batch.records));
-        if let Some(batch) = self.queue.front().filter(|_| reached < self.writing) {
+        self.queue.drain(..reached).for_each(|batch| store.apply(batch.records));
+        if let Some(batch) = self.queue.front_mut().filter(|_| reached < self.writing) {
             let part = rng.index(batch.records.len() + 1);
-            store.apply(&batch.records[..part]);
+            store.apply(batch.records.drain(..part));
         }
     }
 }
@@ -136,7 +138,7 @@ mod tests {
         assert_eq!(store.stamp(Lease::address(2.into())), 2);
         assert!(commits.begin() && !commits.begin());
         assert_eq!(commits.done(&mut store).len(), 1);
-        store.apply(&batch(&[2]).records);
+        store.apply(batch(&[2]).records);
         assert_eq!(store.stamp(Lease::address(2.into())), 12, "the later one stays");
     }
 

@@ -54,6 +54,26 @@ pub(crate) enum Event {
     Look,
 }
 
+/// Of each of these there is one that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Alarm {
+    Wake(usize),
+    Sweep(usize),
+    Connect,
+    Look,
+}
+
+impl Alarm {
+    pub(crate) const fn number(self) -> usize {
+        match self {
+            Self::Wake(node) => node,
+            Self::Sweep(node) => 2 + node,
+            Self::Connect => 4,
+            Self::Look => 5,
+        }
+    }
+}
+
 /// The network between the clients and the servers.
 #[derive(Debug)]
 pub(crate) struct Paths {
@@ -207,7 +227,7 @@ impl World {
         }
         world.boot(PRIMARY);
         world.boot(SECONDARY);
-        world.queue.push(LOOK_INTERVAL, Event::Look);
+        world.set(Alarm::Look, LOOK_INTERVAL, Event::Look);
         world
     }
 
@@ -297,7 +317,7 @@ impl World {
     /// State of a server that is running.
     #[must_use]
     pub fn state(&self, node: usize) -> Option<ServerState> {
-        self.status(node).map(|status| status.state)
+        self.nodes[node].process.as_ref().map(|it| it.endpoint.state())
     }
 
     /// Status of a server that is running.
@@ -417,6 +437,11 @@ impl World {
         self.queue.push(self.now + span, event);
     }
 
+    /// The same for one that is always there.
+    pub(crate) fn set(&mut self, alarm: Alarm, span: Micros, event: Event) {
+        self.queue.set(alarm.number(), self.now + span, event);
+    }
+
     /// Whether faults of this kind are on.
     pub(crate) fn has_fault(&self, fault: Fault) -> bool {
         Fault::ALL.iter().zip(self.plan.weights).any(|(it, weight)| *it == fault && weight > 0)
@@ -457,7 +482,7 @@ impl World {
             Event::Mend(mend) => self.mend(mend),
             Event::Look => {
                 self.look();
-                self.after(LOOK_INTERVAL, Event::Look);
+                self.set(Alarm::Look, LOOK_INTERVAL, Event::Look);
             }
             // Meant for a process that is no more.
             Event::Wake { .. }
@@ -617,11 +642,13 @@ impl World {
 
     /// Whether the server would give the lease to a client now.
     pub fn is_available(&self, node: usize, lease: Lease) -> bool {
-        let Some(table) = self.table(node) else { return false };
-        let kind = if lease.prefix_len == 128 { IaKind::Na } else { IaKind::Pd };
-        let Some(pool) = table.pools().find(lease, kind) else { return false };
-        let key = gemel_lease::ClientKey { duid: &[0, 1, 2], kind, iaid: gemel_wire::IaId(1) };
-        table.lock(key).candidate(pool, Some(lease)) == Some(lease)
+        self.table(node).is_some_and(|table| table.is_free(lease))
+    }
+
+    /// The prefixes that the server would give to a client now, in order.
+    fn available_prefixes(&self, node: usize) -> Vec<Lease> {
+        let Some(table) = self.table(node) else { return Vec::new() };
+        crate::node::prefixes(&self.plan).filter(|lease| table.is_free(*lease)).collect()
     }
 
     /// What must be so at every moment.
@@ -649,12 +676,11 @@ impl World {
             matches!(state, Some(ServerState::Normal | ServerState::CommunicationsInterrupted))
         };
         if self.checks.loose.is_none() && states.into_iter().all(serve_alike) {
-            for lease in crate::node::prefixes(&self.plan) {
-                if [PRIMARY, SECONDARY].iter().all(|node| self.is_available(*node, lease)) {
-                    self.violate(Rule::Ownership, || {
-                        format!("{lease} is available at both servers")
-                    });
-                }
+            let available = [PRIMARY, SECONDARY].map(|node| self.available_prefixes(node));
+            let [here, there] = &available;
+            let both = here.iter().find(|lease| there.binary_search(lease).is_ok());
+            if let Some(lease) = both {
+                self.violate(Rule::Ownership, || format!("{lease} is available at both servers"));
             }
         }
     }

@@ -37,6 +37,13 @@ const EVENTS_PER_TURN: usize = 16;
 const CHUNKS_PER_TURN: usize = 64;
 /// Octets of changes that may wait for the control thread before nothing more is taken in.
 const OPEN_MAX: usize = 1 << 20;
+/// How long changes that come from a partner are collected before they go to the control thread.
+///
+/// No client waits for them, and each group commit that they save is one that a client's REPLY does
+/// not have to wait behind.
+const SUBMIT_DELAY: Duration = Duration::from_millis(10);
+/// Octets of changes that are enough to go at once: a partner that sends many must not wait.
+const SUBMIT_OCTETS: usize = 16 << 10;
 /// How often the operator's view is made anew, and what failed is tried again.
 pub(super) const TICK: Duration = Duration::from_secs(1);
 /// The least pause while there is nothing to do at once: a timer that does not move on must not keep
@@ -124,6 +131,8 @@ pub struct Driver {
     events: mpsc::Receiver<Event>,
     transport: Transport,
     tick_due: Duration,
+    /// When to hand over what has been collected; none if there is nothing.
+    submit_due: Option<Duration>,
     store_state: StoreState,
     /// When to end at the latest, once it has been asked to.
     end_by: Option<Duration>,
@@ -144,6 +153,7 @@ impl Driver {
             transport,
             events,
             tick_due: Duration::ZERO,
+            submit_due: None,
             store_state: StoreState::Working,
             end_by: None,
         };
@@ -169,11 +179,8 @@ impl Driver {
                 // Whatever has rung until now is seen by the next turn.
                 let _ = self.ends.heard.try_recv();
             } else {
-                let mut wait = self.next_due().saturating_sub(now).max(PAUSE_MIN);
-                if !self.ground.submitter.open().0.is_empty() {
-                    // The control thread's queue is full, and it does not ring when it is not.
-                    wait = PAUSE_MIN;
-                }
+                // Also where the control thread's queue was full: it does not ring when it is not.
+                let wait = self.next_due().saturating_sub(now).max(PAUSE_MIN);
                 let _ = self.ends.heard.recv_timeout(wait);
             }
         }
@@ -216,10 +223,29 @@ impl Driver {
             self.tick_due = now.monotonic + TICK;
             self.publish();
         }
-        // Should the control thread be gone, so is the server.
-        let _ = self.ground.submitter.submit();
+        self.submit(now.monotonic);
         self.ground.submitter.acknowledge(word);
         more
+    }
+
+    /// Hands over what has been collected, if it is time.
+    fn submit(&mut self, now: Duration) {
+        let collected = self.ground.submitter.open().0.as_bytes().len();
+        if collected == 0 {
+            self.submit_due = None;
+            return;
+        }
+        let due = *self.submit_due.get_or_insert(now + SUBMIT_DELAY);
+        let waiting = now < due && collected < SUBMIT_OCTETS;
+        // A store that has failed asks for everything at once.
+        if waiting && self.end_by.is_none() && self.store_state == StoreState::Working {
+            return;
+        }
+        // Should the control thread be gone, so is the server.
+        let _ = self.ground.submitter.submit();
+        if self.ground.submitter.open().0.is_empty() {
+            self.submit_due = None;
+        }
     }
 
     /// Takes some of what the transport tells; true if that was all that is allowed at once.
@@ -308,7 +334,8 @@ impl Driver {
     /// When something is due that nobody rings for.
     fn next_due(&self) -> Duration {
         let due = self.members.iter().filter_map(Member::next_due).min();
-        due.map_or(self.tick_due, |due| due.min(self.tick_due))
+        let due = due.map_or(self.tick_due, |due| due.min(self.tick_due));
+        self.submit_due.map_or(due, |submit| due.min(submit))
     }
 
     /// Makes the operator's view anew.

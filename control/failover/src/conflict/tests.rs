@@ -135,7 +135,8 @@ fn check_cell(ours: BindingStatus, theirs: BindingStatus, role: Role) {
         "time(1)" => {
             assert_eq!(verdict(-50, 100, -10), OUTDATED, "{label}, running");
             assert_eq!(verdict(-50, 5, -10), Decision::RejectForNow, "{label}, nearly over");
-            assert_eq!(verdict(-50, 0, -60), Decision::Accept, "{label}, over");
+            assert_eq!(verdict(-50, 0, 0), Decision::Accept, "{label}, over");
+            assert_eq!(verdict(-50, -10, -11), OUTDATED, "{label}, over, but only since then");
         }
         "time(2)" => {
             assert_eq!(verdict(-50, runs, -49), Decision::Accept, "{label}, heard since");
@@ -148,12 +149,22 @@ fn check_cell(ours: BindingStatus, theirs: BindingStatus, role: Role) {
         }
         "accept" if ours == BindingStatus::Expired && theirs == BindingStatus::Active => {
             assert_eq!(verdict(-50, runs, -60), Decision::Accept, "{label}, running");
-            assert_eq!(verdict(-50, 0, -40), OUTDATED, "{label}, over");
+            assert_eq!(
+                verdict(-50, -49, -60),
+                Decision::Accept,
+                "{label}, over, but only since then"
+            );
+            assert_eq!(verdict(-50, -50, -40), OUTDATED, "{label}, over");
         }
         "accept" if is_free(ours) && theirs == BindingStatus::Active => {
             assert_eq!(verdict(-50, runs, -60), Decision::Accept, "{label}, running");
-            assert_eq!(verdict(-50, 0, -40), Decision::Accept, "{label}, over");
-            assert_eq!(verdict(-50, 0, -60), OUTDATED, "{label}, over and earlier");
+            assert_eq!(
+                verdict(-50, -49, -60),
+                Decision::Accept,
+                "{label}, over, but only since then"
+            );
+            assert_eq!(verdict(-50, -50, -40), Decision::Accept, "{label}, over");
+            assert_eq!(verdict(-50, -50, -60), OUTDATED, "{label}, over and earlier");
         }
         "accept" => {
             assert_eq!(verdict(-50, runs, -49), Decision::Accept, "{label}, later");
@@ -352,6 +363,73 @@ proptest! {
     }
 }
 
+/// One server has seen a lease end, the other has extended it since and sees it end at this moment.
+/// Both tell each other; whose clock says what must not make both give way, for then the one that
+/// had ended it believes that it runs, and the other that it is free.
+#[test]
+fn ends_that_cross_are_not_swapped() {
+    let expired = version(BindingStatus::Expired, 1, -4, 0);
+    let active = version(BindingStatus::Active, 1, -250, 0);
+    for role in [Role::Primary, Role::Secondary] {
+        for offset in -10..=10 {
+            let verdict = |ours: &Binding, theirs: &Binding| {
+                received_at(theirs, NOW, at(offset), |it| decide(ours, &it, role, at(offset)))
+            };
+            assert_ne!(verdict(&active, &expired), Decision::Accept, "{offset}");
+            assert_eq!(verdict(&expired, &active), Decision::Accept, "{offset}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    /// Two updates of one lease cross, and may be long under way: it is not free at one server and
+    /// somebody's at the other afterwards.
+    #[test]
+    fn not_both_give_way(
+        versions in [any_version(), any_version()],
+        clocks in [-30..=30_i32, -30..=30_i32],
+        sent in [-60..=0_i32, -60..=0_i32],
+    ) {
+        if !versions.iter().all(|it| it.update_pending) {
+            return Ok(());
+        }
+        let roles = [Role::Primary, Role::Secondary];
+        let results = [0, 1].map(|here| {
+            let (ours, theirs, now) = (&versions[here], &versions[1 - here], at(clocks[here]));
+            received_at(theirs, at(clocks[here] + sent[here]), now, |theirs| {
+                let accepted = decide(ours, &theirs, roles[here], now) == Decision::Accept;
+                let after = update::accept(ours, &theirs, roles[here]);
+                accepted.then(|| after.unwrap_or_else(|| ours.clone()))
+            })
+        });
+        if let [Some(one), Some(other)] = results {
+            prop_assert_eq!(is_free(one.status), is_free(other.status), "{:?} {:?}", one, other);
+        }
+    }
+}
+
+/// Two abandoned leases of one client that were heard by the partner alone, and differ in lifetimes
+/// alone: one of them stays, they do not change places.
+#[test]
+fn what_differs_in_lifetimes_alone_is_not_swapped() {
+    let quarantine = |valid_lifetime, preferred_lifetime| Binding {
+        client_last_transaction_time: AbsoluteTime::ZERO,
+        valid_lifetime,
+        preferred_lifetime,
+        ..version(BindingStatus::Abandoned, 1, -10, 100)
+    };
+    let (less, more) = (quarantine(1, 1), quarantine(2, 1));
+    for (less, more) in [(less, more.clone()), (quarantine(2, 0), more)] {
+        for role in [Role::Primary, Role::Secondary] {
+            assert_eq!(judge(&less, &more, role), Decision::Accept);
+            assert_eq!(judge(&more, &less, role), OUTDATED);
+            assert_eq!(judge(&more, &more, role), Decision::Accept, "a resend");
+        }
+    }
+}
+
 /// A client has declined the lease at one server, and the other has given it to it again.
 #[test]
 fn the_end_of_a_quarantine_does_not_concern_who_was_heard_since() {
@@ -363,7 +441,7 @@ fn the_end_of_a_quarantine_does_not_concern_who_was_heard_since() {
         assert_eq!(judge(&active, &reset, role), OUTDATED);
         assert_eq!(judge(&reset, &active, role), Decision::Accept);
         // Not if the lease is over, nor if the client has said nothing since.
-        let over = version(BindingStatus::Active, 1, -50, -1);
+        let over = version(BindingStatus::Active, 1, -50, -10);
         assert_eq!(judge(&over, &reset, role), Decision::Accept);
         assert_eq!(judge(&reset, &over, role), OUTDATED);
         let before = version(BindingStatus::Active, 1, -200, 100);

@@ -185,6 +185,47 @@ fn partner_down_and_the_return_through_recover() {
     }
 }
 
+/// The partner has been told that this server is down, and its disk hangs: what it is about to say
+/// is worth waiting for.
+#[test]
+fn startup_lasts_until_a_connected_partner_has_said_its_state() {
+    let mut pair = Pair::normal();
+    pair.kill(PRIMARY);
+    pair.run(20);
+    pair.servers[SECONDARY].disk_is_slow = true;
+    pair.command(SECONDARY, Command::PartnerDown).unwrap();
+    pair.clear_logs();
+    pair.start(PRIMARY);
+    pair.run(50);
+    pair.expect(Is::Startup, Is::PartnerDown);
+    assert_eq!(pair.responsiveness(PRIMARY), Unresponsive);
+    pair.servers[SECONDARY].disk_is_slow = false;
+    pair.run(1);
+    assert_eq!(pair.path(PRIMARY), [Is::Recover, Is::RecoverWait]);
+    assert_eq!(pair.path(SECONDARY), []);
+}
+
+/// Not for ever, and not when it is gone.
+#[test]
+fn startup_ends_where_a_partner_says_nothing() {
+    for gone in [false, true] {
+        let mut pair = Pair::normal();
+        pair.kill(PRIMARY);
+        pair.run(20);
+        pair.servers[SECONDARY].disk_is_slow = true;
+        pair.command(SECONDARY, Command::PartnerDown).unwrap();
+        pair.start(PRIMARY);
+        pair.run(if gone { 30 } else { 64 });
+        pair.expect(Is::Startup, Is::PartnerDown);
+        if gone {
+            pair.kill(SECONDARY);
+        }
+        pair.run(2);
+        assert_eq!(pair.path(PRIMARY).last(), Some(&Is::CommunicationsInterrupted), "{gone}");
+        assert_eq!(pair.said(PRIMARY, "the partner does not say its state"), !gone);
+    }
+}
+
 #[test]
 fn two_in_partner_down_sort_it_out() {
     let mut pair = Pair::normal();

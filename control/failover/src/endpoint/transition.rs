@@ -18,11 +18,15 @@ use crate::{
 /// How often a server that serves clients writes down that it does (section 8.3.2 step 5).
 const OPERATION_INTERVAL: Duration = Duration::from_secs(4);
 
+/// How much longer than the startup time STARTUP lasts while a connected partner has still to say
+/// its state. Writing that takes milliseconds; a disk that hangs comes back or fails before this.
+const STATE_TIME_MAX: Duration = Duration::from_secs(60);
+
 impl Endpoint {
     /// A timer has run out.
     pub(super) fn expired(&mut self, timer: Timer, now: Now) {
         match timer {
-            Timer::Startup => self.input(Input::StartupOver, "no partner was found", now),
+            Timer::Startup => self.startup_over(now),
             Timer::RecoverWait => self.input(Input::RecoverWaitOver, "the MCLT is over", now),
             Timer::AutoPartnerDown => {
                 self.input(Input::AutoPartnerDown, "auto-partner-down", now);
@@ -51,6 +55,22 @@ impl Endpoint {
                 self.record_changed = true;
             }
         }
+    }
+
+    /// The startup time is over. It is meant for a partner that is not there (section 8.3.2 step 3):
+    /// one that is, and whose state has not reached its stable storage yet, may have been told that
+    /// this server is down. It is waited for, but not for ever, should it never come.
+    fn startup_over(&mut self, now: Now) {
+        if self.connection.awaits_state() {
+            if self.startup_prolonged {
+                self.close(&Refusal::drop("the partner does not say its state"), now);
+            } else {
+                self.startup_prolonged = true;
+                self.timers.set(Timer::Startup, now.monotonic + STATE_TIME_MAX);
+            }
+            return;
+        }
+        self.input(Input::StartupOver, "no partner was found", now);
     }
 
     pub(super) fn input(&mut self, input: Input, cause: &'static str, now: Now) {
@@ -88,6 +108,9 @@ impl Endpoint {
         let from = self.machine.state();
         let outcome = self.machine.fail();
         self.follow(from, outcome, cause, now);
+        if self.startup_prolonged {
+            self.input(Input::StartupOver, cause, now);
+        }
     }
 
     /// Does what the machine says.
@@ -144,6 +167,7 @@ impl Endpoint {
             // The operator has had this server serve without what the partner knew.
             self.request_due = self.record.memory_lost;
         }
+        self.startup_prolonged = false;
         if to == ServerState::Startup {
             self.since = now.wall;
         }
@@ -188,25 +212,18 @@ impl Endpoint {
     /// Tells the workers what to answer: what both the present state and all that stable storage
     /// may hold allow.
     pub(super) fn apply_rules(&self) {
-        let Self { config, record, .. } = self;
-        let rules = |state| rules(config.role, state, record.mclt);
-        let states = self.unconfirmed.iter().map(|it| it.state).chain([self.confirmed]);
-        let start = rules(self.machine.state());
-        let mut strictest = states.map(rules).fold(start, |a, b| PairRules {
-            responsiveness: if (a.responsiveness as u8) < b.responsiveness as u8 {
-                a.responsiveness
-            } else {
-                b.responsiveness
-            },
-            mclt: match (a.mclt, b.mclt) {
-                (Some(a), Some(b)) => Some(cmp::min(a, b)),
-                (a, b) => a.or(b),
-            },
-        });
+        let state = self.machine.state();
+        let rules = |state| rules(self.config.role, state, self.record.mclt);
+        let mut strictest = rules(state);
+        for other in self.unconfirmed.iter().map(|it| it.state).chain([self.confirmed]) {
+            if other != state {
+                strictest = stricter(strictest, rules(other));
+            }
+        }
         // Section 8.7.1 would have leases renewed. But a partner in PARTNER-DOWN state, or one that
         // may be, gives to others what it believes to be over, and does not hear of a renewal.
         let partner = self.machine.partner();
-        if self.machine.state() == ServerState::RecoverDone
+        if state == ServerState::RecoverDone
             && matches!(partner, None | Some(ServerState::Startup | ServerState::PartnerDown))
         {
             strictest.responsiveness = Responsiveness::Unresponsive;
@@ -266,8 +283,9 @@ impl Endpoint {
         let after = |wait: Duration| now.monotonic + wait;
         let startup = state == ServerState::Startup && !self.suspended;
         self.timers.run(Timer::Startup, startup, || after(self.config.startup_time));
-        let wait = self.recover_wait(now);
-        self.timers.run(Timer::RecoverWait, state == ServerState::RecoverWait, || after(wait));
+        let recovers = state == ServerState::RecoverWait;
+        let wait = if recovers { self.recover_wait(now) } else { Duration::ZERO };
+        self.timers.run(Timer::RecoverWait, recovers, || after(wait));
         // While the partner is there, be it recovering, nobody needs PARTNER-DOWN.
         let auto = self.config.auto_partner_down.filter(|_| {
             state == ServerState::CommunicationsInterrupted && self.machine.partner().is_none()
@@ -276,5 +294,20 @@ impl Endpoint {
         self.timers.run(Timer::AutoPartnerDown, auto.is_some(), || after(auto_after));
         let operating = is_operating(state);
         self.timers.run(Timer::Operation, operating, || after(OPERATION_INTERVAL));
+    }
+}
+
+/// What both allow.
+fn stricter(a: PairRules, b: PairRules) -> PairRules {
+    PairRules {
+        responsiveness: if (a.responsiveness as u8) < b.responsiveness as u8 {
+            a.responsiveness
+        } else {
+            b.responsiveness
+        },
+        mclt: match (a.mclt, b.mclt) {
+            (Some(a), Some(b)) => Some(cmp::min(a, b)),
+            (a, b) => a.or(b),
+        },
     }
 }

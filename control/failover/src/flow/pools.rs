@@ -19,9 +19,9 @@ use crate::{
 const BALANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Prefixes of one pool that change hands at once.
 const MOVE_MAX: u64 = 4096;
-/// Between two steps in PARTNER-DOWN state.
-const STEP_INTERVAL: Duration = Duration::from_millis(100);
-/// Steps in which the whole table is looked through: 10 seconds.
+/// In PARTNER-DOWN state the whole table is looked through in this time, in so many steps at most:
+/// a small table has fewer stripes than that.
+const WALK_TIME: Duration = Duration::from_secs(10);
 const STEPS_PER_WALK: usize = 100;
 /// Prefixes of one pool that are taken over in one step.
 const TAKE_OVER_MAX: u64 = 1024;
@@ -193,8 +193,9 @@ impl Flow {
         if self.keeper.step_at.is_some_and(|at| now.monotonic < at) {
             return;
         }
-        self.keeper.step_at = Some(now.monotonic + STEP_INTERVAL);
         let stripes = env.table.stripe_count();
+        let steps = stripes.min(STEPS_PER_WALK);
+        self.keeper.step_at = Some(now.monotonic + WALK_TIME / u32::try_from(steps).unwrap_or(1));
         for _ in 0..stripes.div_ceil(STEPS_PER_WALK) {
             let stripe = self.keeper.stripe % stripes;
             self.keeper.stripe = stripe + 1;

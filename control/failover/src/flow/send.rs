@@ -36,6 +36,9 @@ impl Flow {
         env: &mut Env<'_>,
         outbox: &mut Outbox,
     ) -> bool {
+        if self.source(all).is_none() {
+            return false;
+        }
         let more = self.fill_window(all, env, outbox);
         self.queue.pause();
         self.own.iter_mut().chain(&mut self.requests).for_each(Walk::pause);

@@ -363,6 +363,12 @@ impl LeaseTable {
         (hash >> 40) as u16 & self.mask
     }
 
+    /// Whether this server may give the lease to anybody now.
+    #[must_use]
+    pub fn is_free(&self, lease: Lease) -> bool {
+        self.pools.locate(lease).is_some_and(|(pool, _)| self.is_available(pool, lease))
+    }
+
     /// Whether this server may give the lease of the pool to anybody now.
     fn is_available(&self, pool: &Pool, lease: Lease) -> bool {
         let Some(index) = pool.index(lease) else { return false };

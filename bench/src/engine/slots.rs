@@ -14,10 +14,6 @@ const XID_MASK: u32 = (1 << XID_BITS) - 1;
 const FACTOR: u32 = 0x00c5_4dcd;
 const INVERSE: u32 = inverse(FACTOR);
 
-/// The most exchanges that can be outstanding: at least four bits of a transaction id tell the
-/// users of a slot apart.
-pub(crate) const SLOTS_MAX: u32 = 1 << (XID_BITS - 4);
-
 /// Where an exchange stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Stage {
@@ -33,6 +29,21 @@ pub(crate) enum Stage {
     Renew,
     /// REBIND is out.
     Rebind,
+    /// RELEASE is out.
+    Release,
+    /// DECLINE is out.
+    Decline,
+    /// CONFIRM is out.
+    Confirm,
+    /// INFORMATION-REQUEST is out.
+    Inform,
+}
+
+impl Stage {
+    /// A message is out whose answer is awaited.
+    pub(crate) fn is_waiting(self) -> bool {
+        !matches!(self, Self::Free | Self::Ready)
+    }
 }
 
 /// One exchange.
@@ -44,6 +55,8 @@ pub(crate) struct Slot {
     pub(crate) stage: Stage,
     /// Index of the server that advertised.
     pub(crate) server: u8,
+    /// How often the current message has been sent.
+    pub(crate) sends: u8,
     /// When the first message was due.
     pub(crate) begun: u64,
     /// When the current message was due.
@@ -64,17 +77,45 @@ pub(crate) struct Slots {
     free: VecDeque<u32>,
     slot_bits: u32,
     offset: u32,
+    part: Part,
+}
+
+/// Which share of the transaction ids belongs to these slots: several generator threads send from one
+/// address, and an answer may come in on the queue of another one than that which sent the request.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Part {
+    /// Number of this thread, from 0.
+    pub number: u32,
+    /// How many high bits of a transaction id name the thread.
+    pub bits: u32,
+}
+
+impl Part {
+    /// Part `number` of `count`.
+    #[must_use]
+    pub fn new(number: u32, count: u32) -> Self {
+        Self { number, bits: count.max(1).next_power_of_two().trailing_zeros() }
+    }
+
+    /// The most exchanges that can be outstanding: at least four bits of a transaction id tell the
+    /// users of a slot apart.
+    #[must_use]
+    pub fn slots_max(self) -> u32 {
+        1 << (XID_BITS - self.bits - 4)
+    }
 }
 
 impl Slots {
-    /// At least `wanted` slots, at most [`SLOTS_MAX`]; `offset` sets the first transaction id.
-    pub(crate) fn new(wanted: u32, offset: u32) -> Self {
-        let count = wanted.clamp(16, SLOTS_MAX).next_power_of_two();
+    /// At least `wanted` slots, at most [`Part::slots_max`]; `offset` sets the first transaction id
+    /// and is the same for all parts.
+    pub(crate) fn new(wanted: u32, offset: u32, part: Part) -> Self {
+        let count = wanted.clamp(16, part.slots_max()).next_power_of_two();
         let empty = Slot {
             client: ClientIndex(0),
             generation: 0,
             stage: Stage::Free,
             server: 0,
+            sends: 0,
             begun: 0,
             due: 0,
             sent: 0,
@@ -87,6 +128,7 @@ impl Slots {
             free: (0..count).collect(),
             slot_bits: count.trailing_zeros(),
             offset: offset & XID_MASK,
+            part,
         }
     }
 
@@ -121,7 +163,9 @@ impl Slots {
 
     /// The transaction id of the slot's current message.
     pub(crate) fn transaction_id(&self, at: u32) -> TransactionId {
-        let plain = (self.get(at).generation << self.slot_bits | at) & XID_MASK;
+        let own = XID_BITS - self.part.bits;
+        let plain = (self.get(at).generation << self.slot_bits | at) & ((1 << own) - 1);
+        let plain = plain | (self.part.number << own & XID_MASK);
         let [_, x0, x1, x2] =
             (plain.wrapping_mul(FACTOR).wrapping_add(self.offset) & XID_MASK).to_be_bytes();
         TransactionId([x0, x1, x2])
@@ -133,14 +177,17 @@ impl Slots {
         let [x0, x1, x2] = id.0;
         let mixed = u32::from_be_bytes([0, x0, x1, x2]);
         let plain = mixed.wrapping_sub(self.offset).wrapping_mul(INVERSE) & XID_MASK;
+        let own = XID_BITS - self.part.bits;
+        if plain >> own != self.part.number {
+            return Found::Elsewhere(plain >> own);
+        }
+        let plain = plain & ((1 << own) - 1);
         let at = plain & ((1 << self.slot_bits) - 1);
         let slot = self.get(at);
-        let generations = 1 << (XID_BITS - self.slot_bits);
+        let generations = 1 << (own - self.slot_bits);
         let age = slot.generation.wrapping_sub(plain >> self.slot_bits) % generations;
         match slot.stage {
-            Stage::Solicit | Stage::Request | Stage::Renew | Stage::Rebind if age == 0 => {
-                Found::Waiting(at)
-            }
+            stage if stage.is_waiting() && age == 0 => Found::Waiting(at),
             _ if slot.generation > age => Found::Past,
             _ => Found::Never,
         }
@@ -156,6 +203,8 @@ pub(crate) enum Found {
     Past,
     /// No message was sent with it.
     Never,
+    /// It belongs to another part.
+    Elsewhere(u32),
 }
 
 /// The inverse of an odd number modulo 2^32 (Newton's method doubles the right bits each time).
@@ -176,7 +225,7 @@ mod tests {
     #[test]
     fn transaction_ids_name_their_slots() {
         assert_eq!(FACTOR.wrapping_mul(INVERSE), 1);
-        let mut slots = Slots::new(1000, 0xabcdef);
+        let mut slots = Slots::new(1000, 0xabcdef, Part::default());
         let mut seen = std::collections::HashSet::new();
         for _ in 0..1024 {
             let at = slots.take().unwrap();
@@ -195,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_old_id_is_past_and_a_strange_one_was_never() {
-        let mut slots = Slots::new(16, 5);
+        let mut slots = Slots::new(16, 5, Part::default());
         let at = slots.take().unwrap();
         slots.get_mut(at).generation = 1;
         slots.get_mut(at).stage = Stage::Solicit;
@@ -210,5 +259,22 @@ mod tests {
         let second = slots.transaction_id(at);
         slots.release(at);
         assert_eq!(slots.find(second), Found::Past);
+    }
+
+    #[test]
+    fn parts_share_the_transaction_ids() {
+        let mut parts: Vec<_> = (0..3).map(|k| Slots::new(64, 77, Part::new(k, 3))).collect();
+        assert_eq!(Part::new(0, 3).slots_max(), 1 << 18);
+        assert!(Part::default().slots_max() >= 1_000_000, "so many clients wait in an avalanche");
+        for own in 0..3 {
+            let at = parts[own].take().unwrap();
+            parts[own].get_mut(at).generation = 1000;
+            parts[own].get_mut(at).stage = Stage::Release;
+            let id = parts[own].transaction_id(at);
+            assert_eq!(parts[own].find(id), Found::Waiting(at));
+            for other in (0..3).filter(|other| *other != own) {
+                assert_eq!(parts[other].find(id), Found::Elsewhere(u32::try_from(own).unwrap()));
+            }
+        }
     }
 }

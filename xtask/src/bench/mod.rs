@@ -1,0 +1,210 @@
+//! `cargo xtask bench`: how fast the server is, beside what it stands on and beside its peers.
+
+mod cases;
+mod page;
+mod peers;
+mod picture;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use gemel_tests::{kea, requirement};
+use serde_json::{Map, Value, json};
+
+use crate::cargo::{build_binaries, root};
+use crate::setup;
+use cases::{CASES, Case, Sample};
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// The rings alone, Gemel and Kea (where it is installed), side by side in one run with one
+    /// generator; writes docs/benchmarks.md and its picture.
+    Compare(Compare),
+}
+
+/// Arguments of `cargo xtask bench compare`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Compare {
+    /// How often each case is measured, one after the other in each round; medians are shown.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    repetitions: u32,
+    /// Length of each step of the search for the highest rate, in seconds.
+    #[arg(long, default_value_t = 2.0)]
+    step_seconds: f64,
+    /// Length of each measurement of latency, in seconds.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Core of the servers, with all their threads. Kea is not bound to a core.
+    #[arg(long, default_value_t = 1)]
+    server_core: u32,
+    /// Core of the generator.
+    #[arg(long, default_value_t = 0)]
+    generator_core: u32,
+    /// Measure these cases only; may be given several times.
+    #[arg(long = "case", value_name = "NAME")]
+    only: Vec<String>,
+    /// One short round; writes nothing unless --out says where.
+    #[arg(long)]
+    quick: bool,
+    /// Install Kea from Debian's packages, if it is missing.
+    #[arg(long)]
+    install_peers: bool,
+    /// The page to write; its picture lies beside it.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Latency is measured at this share of the highest rate.
+const LATENCY_SHARE: f64 = 0.2;
+
+/// Runs what is asked for.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !requirement::is_root() {
+        bail!("the benchmark makes network namespaces and loads XDP programs: run it as root");
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    ensure!(cores > 1, "the benchmark needs two cores, one of them for the generator");
+    setup::run()?;
+    let Command::Compare(compare) = &args.command;
+    requirement::use_binaries_in(&build_binaries()?);
+    compare.run()
+}
+
+/// All samples of a case, in the order of the rounds.
+type Samples = BTreeMap<&'static str, Vec<Sample>>;
+
+impl Compare {
+    fn run(&self) -> Result<()> {
+        if self.install_peers {
+            setup::install_peers()?;
+        }
+        let args = self.effective();
+        let known = |name: &String| CASES.iter().any(|case| case.name() == name);
+        if let Some(unknown) = args.only.iter().find(|name| !known(name)) {
+            let names: Vec<_> = CASES.iter().map(|case| case.name()).collect();
+            bail!("there is no case {unknown:?}; there are {}", names.join(", "));
+        }
+        let cases: Vec<Case> = CASES
+            .into_iter()
+            .filter(|case| args.only.is_empty() || args.only.iter().any(|n| n == case.name()))
+            .filter(|case| !case.is_kea() || kea::is_installed())
+            .collect();
+        // One case after the other in each round, so that whatever changes on the machine in the
+        // meantime touches all alike.
+        let mut samples = Samples::new();
+        for round in 1..=args.repetitions {
+            for case in &cases {
+                let sample =
+                    case.measure(&args).with_context(|| format!("measuring {}", case.name()))?;
+                eprintln!("round {round}, {}: {}", case.title(), sample.line());
+                samples.entry(case.name()).or_default().push(sample);
+            }
+        }
+        println!("{}", page::table(&samples));
+        let out = self.out.clone().or_else(|| {
+            (!self.quick && self.only.is_empty()).then(|| root().join("docs/benchmarks.md"))
+        });
+        if let Some(out) = &out {
+            page::write(out, &args, &samples)?;
+            println!("written {}", out.display());
+        }
+        if self.json {
+            println!("{}", report(&args, &samples));
+        }
+        Ok(())
+    }
+
+    /// With what `--quick` means put in.
+    fn effective(&self) -> Self {
+        let mut args = Self { only: self.only.clone(), out: self.out.clone(), ..*self };
+        if self.quick {
+            args.repetitions = 1;
+            args.step_seconds = args.step_seconds.min(1.0);
+            args.seconds = args.seconds.min(2.0);
+        }
+        args
+    }
+}
+
+/// Median, lowest and highest.
+pub(crate) fn spread(values: impl Iterator<Item = f64>) -> (f64, f64, f64) {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    let (Some(&low), Some(&high)) = (sorted.first(), sorted.last()) else {
+        return (f64::NAN, f64::NAN, f64::NAN);
+    };
+    let middle = sorted.len() / 2;
+    let median = if sorted.len().is_multiple_of(2) {
+        f64::midpoint(sorted[middle - 1], sorted[middle])
+    } else {
+        sorted[middle]
+    };
+    (median, low, high)
+}
+
+/// The median of one figure of a case; none where it was not measured.
+fn median(samples: &Samples, case: &str, value: fn(&Sample) -> Option<f64>) -> Option<f64> {
+    let samples = samples.get(case)?;
+    let (median, ..) = spread(samples.iter().filter_map(value));
+    median.is_finite().then_some(median)
+}
+
+/// Everything as one object.
+fn report(args: &Compare, samples: &Samples) -> Value {
+    let rate = |case: &str| median(samples, case, |sample| Some(sample.per_s));
+    let advertise = |case: &str| median(samples, case, |sample| sample.advertise_p99_us);
+    let reply = |case: &str| median(samples, case, |sample| sample.reply_p99_us);
+    let mode = samples
+        .get(Case::PowerLoss.name())
+        .and_then(|samples| samples.first())
+        .map(|sample| sample.mode.clone());
+    let mut cases = Map::new();
+    for (name, samples) in samples {
+        cases.insert((*name).to_owned(), samples.iter().map(Sample::json).collect());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    json!({
+        "reflector_pps": rate(Case::Reflector.name()),
+        "advertise_per_s": rate(Case::Advertise.name()),
+        "exchanges_socket": rate(Case::Socket.name()),
+        "exchanges_process": rate(Case::Process.name()),
+        "exchanges_power_loss": rate(Case::PowerLoss.name()),
+        "exchanges_pair": rate(Case::Pair.name()),
+        "kea_single": rate(Case::Kea.name()),
+        "kea_pair": rate(Case::KeaPair.name()),
+        "advertise_p99_us": advertise(Case::PowerLoss.name()),
+        "reply_p99_us": reply(Case::PowerLoss.name()),
+        "load_of_max": LATENCY_SHARE,
+        "mode": mode,
+        "at": now,
+        "repetitions": args.repetitions,
+        "server_core": args.server_core,
+        "generator_core": args.generator_core,
+        "kernel": page::kernel(),
+        "cases": cases,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert_eq!(spread([3.0, 1.0, 2.0].into_iter()), (2.0, 1.0, 3.0));
+        assert_eq!(spread([4.0, 1.0, 2.0, 3.0].into_iter()), (2.5, 1.0, 4.0));
+        assert!(spread(std::iter::empty()).0.is_nan());
+    }
+}

@@ -1,0 +1,182 @@
+//! The table on the terminal, and `docs/benchmarks.md`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use gemel_tests::kea;
+
+use super::cases::{CASES, Case, Sample};
+use super::{Compare, LATENCY_SHARE, Samples, median, picture, spread};
+
+/// The kernel's version.
+pub(super) fn kernel() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+/// A figure with its spread, or a dash.
+fn cell(samples: &[Sample], value: fn(&Sample) -> Option<f64>) -> String {
+    let (median, low, high) = spread(samples.iter().filter_map(value));
+    if median.is_finite() { format!("{median:.0} ({low:.0} to {high:.0})") } else { "-".to_owned() }
+}
+
+/// One row for each case: title, rate, latencies, mode.
+fn rows(samples: &Samples) -> Vec<[String; 5]> {
+    let row = |case: &Case| {
+        let samples = samples.get(case.name())?;
+        let unit = if case.is_packets() { "packets/s" } else { "exchanges/s" };
+        Some([
+            case.title().to_owned(),
+            format!("{} {unit}", cell(samples, |sample| Some(sample.per_s))),
+            cell(samples, |sample| sample.advertise_p99_us),
+            cell(samples, |sample| sample.reply_p99_us),
+            samples.first().map(|sample| sample.mode.clone()).unwrap_or_default(),
+        ])
+    };
+    CASES.iter().filter_map(row).collect()
+}
+
+/// A statement that compares two cases: what, how often, and the least that is aimed at.
+fn ratios(samples: &Samples) -> Vec<(String, f64, f64)> {
+    let rate = |case: Case| median(samples, case.name(), |sample| Some(sample.per_s));
+    // Of an exchange the server gets two packets.
+    let wanted: [(&str, Case, f64, Case, f64); 6] = [
+        ("ADVERTISE/s to reflected packets/s", Case::Advertise, 1.0, Case::Reflector, 0.6),
+        (
+            "requests/s of exchanges (process) to reflected packets/s",
+            Case::Process,
+            2.0,
+            Case::Reflector,
+            0.4,
+        ),
+        ("exchanges (process) to Kea alone", Case::Process, 1.0, Case::Kea, 5.0),
+        ("exchanges (power-loss) to Kea alone", Case::PowerLoss, 1.0, Case::Kea, 3.0),
+        ("exchanges of the pair to Kea's pair", Case::Pair, 1.0, Case::KeaPair, 20.0),
+        ("AF_XDP to sockets (process)", Case::Process, 1.0, Case::Socket, 1.0),
+    ];
+    wanted
+        .into_iter()
+        .filter_map(|(what, a, factor, b, goal)| {
+            Some((what.to_owned(), factor * rate(a)? / rate(b)?, goal))
+        })
+        .collect()
+}
+
+/// For the terminal.
+pub(super) fn table(samples: &Samples) -> String {
+    let mut text = format!(
+        "{:<42} {:>36} {:>24} {:>26}  mode\n",
+        "median (lowest to highest)", "rate", "ADVERTISE p99 us", "REPLY p99 us"
+    );
+    for [title, rate, advertise, reply, mode] in rows(samples) {
+        let _ = writeln!(text, "{title:<42} {rate:>36} {advertise:>24} {reply:>26}  {mode}");
+    }
+    for (what, ratio, goal) in ratios(samples) {
+        let _ = writeln!(text, "{what}: {ratio:.2} (aim: {goal})");
+    }
+    text + "Latencies at a fifth of each one's highest rate, losses counted as late; veth."
+}
+
+/// Writes the page and its picture.
+pub(super) fn write(out: &Path, args: &Compare, samples: &Samples) -> Result<()> {
+    let svg = out.with_extension("svg");
+    fs::write(&svg, picture::bars(samples))
+        .with_context(|| format!("writing {}", svg.display()))?;
+    let picture = svg.file_name().map(|name| name.to_string_lossy().into_owned());
+    let text = page(args, samples, &picture.unwrap_or_default());
+    fs::write(out, text).with_context(|| format!("writing {}", out.display()))
+}
+
+fn page(args: &Compare, samples: &Samples, picture: &str) -> String {
+    let mut text = String::from(
+        "# Benchmarks\n\n\
+         Written by `cargo xtask bench compare`; run it to get the figures of your machine.\n\n",
+    );
+    let _ = writeln!(text, "![Exchanges per second]({picture})\n");
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown processor", |(_, model)| model.trim());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let _ = writeln!(
+        text,
+        "Machine: {model}, {cores} cores, kernel {}, a veth pair between network namespaces. \
+         Generator on core {}, server with all its threads on core {}; both servers of Gemel's pair \
+         on that same core. Kea{} is not bound to a core.\n",
+        kernel(),
+        args.generator_core,
+        args.server_core,
+        kea::version().map(|version| format!(" {version}")).unwrap_or_default(),
+    );
+    let _ = writeln!(
+        text,
+        "Median of {} rounds (lowest to highest); one case after the other in each round. An \
+         exchange is SOLICIT, ADVERTISE, REQUEST, REPLY for one address, each of a client that \
+         was not there before. The rate is the highest that was offered in an open loop with at \
+         most 0.1 % of the exchanges lost (Kea: 2.5 %), for {} s a step. Latencies are at {} of \
+         each one's own highest rate, counted from when a message was due, lost ones as late.\n",
+        args.repetitions, args.step_seconds, LATENCY_SHARE,
+    );
+    text += "| | rate | ADVERTISE p99, µs | REPLY p99, µs | mode |\n|---|--:|--:|--:|---|\n";
+    for row in rows(samples) {
+        let _ = writeln!(text, "| {} |", row.join(" | "));
+    }
+    text += "\n| ratio of medians | | aim |\n|---|--:|--:|\n";
+    for (what, ratio, goal) in ratios(samples) {
+        let _ = writeln!(text, "| {what} | {ratio:.2} | {goal} |");
+    }
+    if let Some(pair) = samples.get(Case::Pair.name()) {
+        let _ = writeln!(
+            text,
+            "\nAfter the last load of the pair the partner knew every lease within {} s.",
+            spread(pair.iter().filter_map(|sample| sample.caught_up_s)).2
+        );
+    }
+    text += "\nWhat they are: [benchmarking](benchmarking.md) has the generator and the reflector, \
+             [tuning](tuning.md) the settings.\n";
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Samples {
+        let sample = |per_s: f64| Sample { per_s, ..Sample::default() };
+        let rates = [1000.0, 700.0, 100.0, 300.0, 200.0, 150.0, 50.0, 5.0];
+        CASES
+            .iter()
+            .zip(rates)
+            .map(|(case, rate)| (case.name(), vec![sample(rate), sample(rate + 2.0)]))
+            .collect()
+    }
+
+    #[test]
+    fn ratios_are_those_of_the_medians() {
+        let found: Vec<_> = ratios(&samples()).into_iter().map(|(_, ratio, _)| ratio).collect();
+        let expected = [
+            701.0 / 1001.0,
+            602.0 / 1001.0,
+            301.0 / 51.0,
+            201.0 / 51.0,
+            151.0 / 6.0,
+            301.0 / 101.0,
+        ];
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-9, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_measured_is_left_out() {
+        let mut samples = samples();
+        samples.retain(|name, _| !name.starts_with("kea"));
+        assert_eq!(ratios(&samples).len(), 3);
+        let text = table(&samples);
+        assert!(!text.contains("Kea") && text.contains("701 (700 to 702) packets/s"), "{text}");
+    }
+}

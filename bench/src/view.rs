@@ -234,8 +234,9 @@ fn add_up(first: &Summary, all: &[&Summary], names: &[String], stats: &Stats) ->
         pairs: report::pairs(stats),
         lag: Percentiles::of(&stats.lag),
         servers: servers(all),
-        // What events did is told run by run.
+        // What events and scenarios did is told run by run.
         failover: None,
+        scenario: None,
         objectives: Vec::new(),
         merged: names.to_vec(),
         ..first.clone()

@@ -123,6 +123,59 @@ fn a_missed_objective_shows_in_the_exit_status() -> Result<()> {
     Ok(())
 }
 
+/// Marks mean something to `failover` only; elsewhere they are not to end the run.
+#[test]
+fn marks_do_not_end_a_run() -> Result<()> {
+    require!([], ["gemel", "gemel-bench"]);
+    let lab = lab()?;
+    let mut run = bench(&lab, "steady --rate 200 --seconds 600 --json --prometheus [::1]:0")?;
+    let port = metrics_address(&mut run)?;
+    let before = wait_events(&lab, &port, "completed", 0)?;
+    run.signal("USR1")?;
+    run.signal("USR2")?;
+    wait_events(&lab, &port, "completed", before)?;
+    run.signal("INT")?;
+    ensure!(run.wait(BEYOND)?.success(), "{}", run.tail());
+    Ok(())
+}
+
+/// Files, objectives and the scenario's own section, whatever the scenario.
+#[test]
+fn every_scenario_leaves_its_files() -> Result<()> {
+    require!([], ["gemel", "gemel-bench"]);
+    let lab = lab()?;
+    for (scenario, section) in [
+        ("rapid-commit --rate 100 --seconds 1", ""),
+        ("ramp --from 50 --to 100 --steps 2 --step-seconds 1", "ramp"),
+        ("ramp --from 50 --to 100 --continuous --seconds 2", "ramp"),
+        ("avalanche --clients 100 --within 0.5", "avalanche"),
+        ("renew-storm --clients 100 --within 0.5 --setup-rate 500", "renew_storm"),
+        ("mix --clients 200 --rate 100 --seconds 1", "mix"),
+        ("churn --clients 200 --fill 50 --hold 2 --seconds 1", "churn"),
+        ("soak --rate 100 --interval 1 --seconds 2", "soak"),
+    ] {
+        let words = format!("{scenario} --quiet --slo loss<=100% --out DIR/out");
+        let mut run = bench(&lab, &words)?;
+        let status = run.wait(BEYOND)?;
+        let text = run.stdout().join("\n");
+        ensure!(status.code() == Some(0), "{scenario}: {status}: {text}");
+        let out = lab.lab.dir().join("out");
+        for file in ["report.html", "run.hlog", "series.csv"] {
+            ensure!(out.join(file).is_file(), "{scenario}: no {file}");
+        }
+        let summary = json(&out.join("summary.json"))?;
+        let kind = summary["scenario"]["kind"].as_str().unwrap_or_default();
+        ensure!(kind == section, "{scenario}: the section is {kind:?}");
+        ensure!(summary["objectives"][0]["met"] == true, "{scenario}: {}", summary["objectives"]);
+        let seconds = summary["series"].as_array().context("no series")?;
+        let sum = |name| seconds.iter().filter_map(|second| second[name].as_u64()).sum::<u64>();
+        let started = summary["counters"]["started"].as_u64().unwrap_or_default();
+        ensure!(sum("started") == started && started > 0, "{scenario}: {started} in the series");
+        std::fs::remove_dir_all(out)?;
+    }
+    Ok(())
+}
+
 /// The port that the generator chose.
 fn metrics_address(run: &mut Process) -> Result<String> {
     let line = run.wait_for_line("metrics at http://", BEYOND)?;
@@ -305,6 +358,25 @@ fn the_page_draws_what_was_measured() -> Result<()> {
     {
         show_log(&lab.server);
         bail!("a script that failed was not noticed");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_page_of_an_avalanche_shows_who_was_served() -> Result<()> {
+    require!([browser::PROGRAM], ["gemel", "gemel-bench"]);
+    let lab = lab()?;
+    let out = lab.lab.dir().join("out");
+    let mut run = bench(&lab, "avalanche --clients 2000 --within 2 --quiet --out DIR/out")?;
+    run.wait_success(BEYOND)?;
+    let summary = json(&out.join("summary.json"))?;
+    ensure!(summary["scenario"]["served"] == 2000, "{}", summary["scenario"]);
+    for size in [(1100, 800), (390, 800)] {
+        let page = Page::load(&out.join("report.html"), size)?;
+        page.check(&summary)?;
+        ensure!(page.count("served", "<polyline class=\"curve")? == 2, "the curve and its end");
+        let shares = page.count("served", "<line class=\"takeover share\"")?;
+        ensure!(shares == 4, "{shares} shares");
     }
     Ok(())
 }

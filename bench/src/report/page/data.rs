@@ -9,6 +9,7 @@ use crate::{
     number::{float, micros, whole},
     record::Second,
     report::Summary,
+    scenario::ScenarioReport,
     stats::{Interval, Pair, Stats, histogram},
     times::{Times, Track},
 };
@@ -33,6 +34,8 @@ pub(super) struct Data {
     curves: Vec<Curve>,
     heat: Vec<Heat>,
     timeline: Option<Servers>,
+    served: Option<Served>,
+    ramp: Option<Ramp>,
 }
 
 /// A vertical line in the charts over time.
@@ -99,6 +102,26 @@ struct Server {
     counts: Vec<u64>,
 }
 
+/// How the clients of a storm were served.
+#[derive(Debug, Serialize)]
+struct Served {
+    clients: u64,
+    /// Seconds and clients.
+    points: Vec<(f64, u64)>,
+    /// When which share of all clients had been served.
+    shares: Vec<(&'static str, f64)>,
+}
+
+/// Latencies by rate, us.
+#[derive(Debug, Serialize)]
+struct Ramp {
+    rate: Vec<f64>,
+    p50: Vec<Option<f64>>,
+    p99: Vec<Option<f64>>,
+    limit_us: f64,
+    broke_at: Option<f64>,
+}
+
 impl Data {
     pub(super) fn new(summary: &Summary, stats: &Stats) -> Self {
         let last = stats.series.last().map_or(0.0, |interval| interval.at_s);
@@ -121,6 +144,8 @@ impl Data {
                     .map(|(duid, counts)| Server { duid: duid.clone(), counts: counts.clone() })
                     .collect(),
             }),
+            served: served(summary.scenario.as_ref()),
+            ramp: ramp(summary.scenario.as_ref()),
         }
     }
 
@@ -151,6 +176,35 @@ fn marks(summary: &Summary) -> Vec<Mark> {
         }
     }
     marks
+}
+
+fn served(report: Option<&ScenarioReport>) -> Option<Served> {
+    let Some(ScenarioReport::Avalanche(storm) | ScenarioReport::RenewStorm(storm)) = report else {
+        return None;
+    };
+    let shares = [
+        ("50 %", storm.until_50_s),
+        ("90 %", storm.until_90_s),
+        ("99 %", storm.until_99_s),
+        ("100 %", storm.until_all_s),
+    ];
+    Some(Served {
+        clients: storm.clients,
+        points: storm.curve.iter().map(|point| (point.at_s, point.clients)).collect(),
+        shares: shares.into_iter().filter_map(|(name, at)| Some((name, at?))).collect(),
+    })
+}
+
+fn ramp(report: Option<&ScenarioReport>) -> Option<Ramp> {
+    let Some(ScenarioReport::Ramp(ramp)) = report else { return None };
+    let positive = |us: f64| (us > 0.0).then_some(us);
+    Some(Ramp {
+        rate: ramp.steps.iter().map(|step| step.rate).collect(),
+        p50: ramp.steps.iter().map(|step| positive(step.p50_us)).collect(),
+        p99: ramp.steps.iter().map(|step| positive(step.p99_us)).collect(),
+        limit_us: ramp.p99_limit_us,
+        broke_at: ramp.broke_at_per_s,
+    })
 }
 
 fn series(intervals: &[Interval]) -> Series {

@@ -12,6 +12,7 @@ use super::{
 use crate::{number::whole, stats::Stats};
 
 mod data;
+mod scenario;
 mod tables;
 
 use data::Data;
@@ -32,7 +33,11 @@ pub fn page(summary: &Summary, stats: &Stats) -> String {
 }
 
 fn write_page(out: &mut String, summary: &Summary, stats: &Stats) -> fmt::Result {
-    let title = if summary.failover.is_some() { "DHCPv6 failover run" } else { "DHCPv6 load run" };
+    let title = match (&summary.scenario, &summary.failover) {
+        (Some(report), _) => scenario::title(report),
+        (None, Some(_)) => "DHCPv6 failover run",
+        (None, None) => "DHCPv6 load run",
+    };
     write!(
         out,
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\
@@ -48,6 +53,9 @@ fn write_page(out: &mut String, summary: &Summary, stats: &Stats) -> fmt::Result
         tables::failover(out, report)?;
         let words = "REPLY of each server, by tenth of a second.";
         chart(out, "servers", "Who answered", words, "")?;
+    }
+    if let Some(report) = &summary.scenario {
+        scenario::section(out, report)?;
     }
     charts(out, summary, stats)?;
     tables::percentiles(out, summary)?;
@@ -72,7 +80,7 @@ fn heading(out: &mut String, title: &str, summary: &Summary) -> fmt::Result {
     let pace = match (setup.rate, setup.window) {
         (Some(rate), _) => format!("{} exchanges/s offered (open loop)", grouped(whole(rate))),
         (_, Some(window)) => format!("{window} exchanges outstanding (closed loop)"),
-        _ => "several paces".into(),
+        _ => summary.scenario.as_ref().map_or_else(|| "several paces".into(), scenario::pace),
     };
     let (verdict, class) = match (summary.passed, summary.valid, summary.objectives_met()) {
         (false, _, _) => ("failed", "bad"),
@@ -133,7 +141,7 @@ fn tiles(out: &mut String, summary: &Summary) -> fmt::Result {
     tile(&format!("{name} p99"), &time(overall.p99_us), false)?;
     tile(&format!("{name} p99.9"), &time(overall.p999_us), false)?;
     tile("loss", &format!("{:.3} %", summary.loss * 100.0), summary.loss > 0.0)?;
-    let late = summary.setup.rate.is_some() && summary.lag.p99_us > summary.setup.lag_limit_us;
+    let late = summary.setup.window.is_none() && summary.lag.p99_us > summary.setup.lag_limit_us;
     tile("lag p99", &time(summary.lag.p99_us), late)?;
     tile("leases", &grouped(summary.bindings_granted as u64), false)?;
     if let Some(report) = &summary.failover {
@@ -207,7 +215,7 @@ fn charts(out: &mut String, summary: &Summary, stats: &Stats) -> fmt::Result {
         let words = "How long after they were due messages left. It is part of every latency \
                      above; if it is high, the run is not valid.";
         let closed =
-            if summary.setup.rate.is_none() { " In a closed loop nothing is due." } else { "" };
+            if summary.setup.window.is_some() { " In a closed loop nothing is due." } else { "" };
         chart(out, "lag", "Lag of the generator", words, closed)?;
     }
     Ok(())
@@ -314,6 +322,20 @@ mod tests {
             assert!(html.contains(piece), "{piece}");
         }
         assert!(!html.contains("NaN"));
+    }
+
+    #[test]
+    fn every_scenario_has_its_section() {
+        let (mut summary, stats) = sample();
+        for (report, pieces) in crate::scenario::tests::all() {
+            summary.scenario = Some(report);
+            let html = page(&summary, &stats);
+            check_well_formed(&html);
+            for piece in pieces {
+                assert!(html.contains(piece), "{piece} in {:?}", summary.scenario);
+            }
+            assert!(!html.contains("NaN"));
+        }
     }
 
     #[test]

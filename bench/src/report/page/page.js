@@ -193,7 +193,89 @@ function servers(figure) {
   linesOverTime(figure, lines, linearAxis(figure, lines, "REPLY per second"), "Who answered", at);
 }
 
-const all = { percentiles, heat, throughput, losses, lag, servers };
+// How many clients of a storm had been served when.
+function served(figure) {
+  const { clients, points, shares } = data.served;
+  if (points.length === 0) { html(figure, "p", "", "Nobody was served."); return; }
+  const last = points[points.length - 1];
+  const end = last[1] < clients ? Math.max(data.end, last[0]) : last[0];
+  const ticks = linearTicks(end, figure.clientWidth < 520 ? 5 : 10).filter((tick) => tick <= end * 1.0001);
+  const chart = frame(figure, {
+    x: { ticks, low: 0, high: end, format: (tick) => `${tick}`, label: "time (s)" },
+    y: { ticks: linearTicks(clients, 5), format: shortCount, label: "clients" },
+    title: "Served clients",
+  });
+  const line = { title: "served", stroke: colour(0) };
+  const whole = [[0, 0], ...points];
+  if (last[0] < end) whole.push([end, last[1]]);
+  curve(chart, whole, line);
+  const everybody = { title: `all ${count(clients)} clients`, stroke: "var(--dim)", dashed: true };
+  curve(chart, [[0, clients], [end, clients]], everybody);
+  // Names that would run into each other stand one below the other.
+  let right = -Infinity;
+  let row = 0;
+  for (const [name, at] of shares) {
+    const x = chart.px(at);
+    row = x - right < 6 ? row + 1 : 0;
+    const y = chart.box.bottom - 8 - 15 * row;
+    const left = x > chart.box.right - 110;
+    add(chart.svg, "line", { class: "takeover share", x1: x, x2: x, y1: chart.box.top, y2: chart.box.bottom });
+    const label = add(chart.svg, "text", { class: "takeover", x: left ? x - 4 : x + 4, y, "text-anchor": left ? "end" : "start" },
+      `${name} ${seconds(at)}`);
+    right = x + (left ? 0 : label.textContent.length * 6.8);
+  }
+  legend(figure, [line, everybody]);
+  const unproject = (x) => ((x - chart.box.left) / (chart.box.right - chart.box.left)) * end;
+  const ends = whole.map((point) => point[0]);
+  hover(chart, unproject, (at) => {
+    const [time, now] = whole[nearest(ends, at)];
+    const share = (100 * now / Math.max(clients, 1)).toFixed(2);
+    return {
+      at: time, title: seconds(time), dots: [{ stroke: line.stroke, y: now }],
+      rows: [{ stroke: line.stroke, text: `served: ${count(now)} (${share} %)` }],
+    };
+  });
+}
+
+// Latency by rate.
+function ramp(figure) {
+  const { rate, limit_us: limit, broke_at: broke } = data.ramp;
+  const lines = [
+    { title: "median", stroke: colour(2), values: data.ramp.p50 },
+    { title: "99th percentile", stroke: colour(1), values: data.ramp.p99 },
+  ];
+  const measured = lines.flatMap((line) => line.values).filter((value) => value !== null);
+  if (measured.length === 0) { html(figure, "p", "", "Nothing was measured."); return; }
+  if (limit > 0) measured.push(limit);
+  const high = Math.max(...rate);
+  const y = { ticks: logTicks(Math.min(...measured), Math.max(...measured)), log: true, format: tickTime, label: "latency, logarithmic" };
+  const x = { ticks: linearTicks(high, figure.clientWidth < 520 ? 4 : 8), format: shortCount, label: "exchanges per second offered" };
+  const chart = frame(figure, { x, y, title: "Latency by rate" });
+  for (const line of lines) curve(chart, rate.map((offered, n) => [offered, line.values[n]]), line);
+  if (limit > 0) {
+    const at = chart.py(limit);
+    add(chart.svg, "line", { class: "limit", x1: chart.box.left, x2: chart.box.right, y1: at, y2: at });
+  }
+  if (broke !== null) {
+    const at = chart.px(broke);
+    add(chart.svg, "line", { class: "event", x1: at, x2: at, y1: chart.box.top - 4, y2: chart.box.bottom });
+    add(chart.svg, "text", { class: "event", x: at, y: chart.box.top - 7, "text-anchor": "middle" }, "broke");
+  }
+  legend(figure, lines);
+  const top = x.ticks[x.ticks.length - 1];
+  const unproject = (px) => ((px - chart.box.left) / (chart.box.right - chart.box.left)) * top;
+  hover(chart, unproject, (offered) => {
+    const n = rate.reduce((best, one, k) => (Math.abs(one - offered) < Math.abs(rate[best] - offered) ? k : best), 0);
+    const shown = lines.filter((line) => line.values[n] !== null);
+    return {
+      at: rate[n], title: `${count(rate[n])} per second`,
+      rows: shown.map((line) => ({ stroke: line.stroke, text: `${line.title}: ${time(line.values[n])}` })),
+      dots: shown.map((line) => ({ stroke: line.stroke, y: line.values[n] })),
+    };
+  });
+}
+
+const all = { percentiles, heat, throughput, losses, lag, servers, served, ramp };
 function draw(figure) {
   all[figure.dataset.chart](figure);
   charts.set(figure, figure.clientWidth);

@@ -158,7 +158,8 @@ fn every_scenario_leaves_its_files() -> Result<()> {
         let mut run = bench(&lab, &words)?;
         let status = run.wait(BEYOND)?;
         let text = run.stdout().join("\n");
-        ensure!(status.code() == Some(0), "{scenario}: {status}: {text}");
+        // On a busy machine a run may be not valid, which misses every objective.
+        ensure!(matches!(status.code(), Some(0 | 3)), "{scenario}: {status}: {text}");
         let out = lab.lab.dir().join("out");
         for file in ["report.html", "run.hlog", "series.csv"] {
             ensure!(out.join(file).is_file(), "{scenario}: no {file}");
@@ -166,7 +167,8 @@ fn every_scenario_leaves_its_files() -> Result<()> {
         let summary = json(&out.join("summary.json"))?;
         let kind = summary["scenario"]["kind"].as_str().unwrap_or_default();
         ensure!(kind == section, "{scenario}: the section is {kind:?}");
-        ensure!(summary["objectives"][0]["met"] == true, "{scenario}: {}", summary["objectives"]);
+        let met = summary["objectives"][0]["met"].as_bool();
+        ensure!(met == summary["valid"].as_bool() && met.is_some(), "{scenario}: {summary}");
         let seconds = summary["series"].as_array().context("no series")?;
         let sum = |name| seconds.iter().filter_map(|second| second[name].as_u64()).sum::<u64>();
         let started = summary["counters"]["started"].as_u64().unwrap_or_default();

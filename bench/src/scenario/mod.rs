@@ -103,6 +103,7 @@ pub(crate) mod tests {
                 ScenarioReport::Avalanche(storm(None)),
                 &[
                     "DHCPv6 avalanche",
+                    "everybody within 1 s",
                     "90 of 100 (90.00 %)",
                     "never",
                     "\"shares\":[[\"50 %\",0.5],[\"90 %\",0.9]]",

@@ -227,8 +227,8 @@ fn series(intervals: &[Interval]) -> Series {
 fn curves(stats: &Stats) -> Vec<Curve> {
     Pair::ALL
         .iter()
+        .filter(|pair| !stats.pair(**pair).with_losses().is_empty())
         .enumerate()
-        .filter(|(_, pair)| !stats.pair(**pair).with_losses().is_empty())
         .map(|(colour, pair)| {
             let times = stats.pair(*pair);
             let losses = (!times.timed_out.is_empty()).then(|| curve(&times.with_losses()));

@@ -77,11 +77,12 @@ fn write_page(out: &mut String, summary: &Summary, stats: &Stats) -> fmt::Result
 
 fn heading(out: &mut String, title: &str, summary: &Summary) -> fmt::Result {
     let setup = &summary.setup;
-    let pace = match (setup.rate, setup.window) {
+    let own = summary.scenario.as_ref().and_then(scenario::pace);
+    let pace = own.unwrap_or_else(|| match (setup.rate, setup.window) {
         (Some(rate), _) => format!("{} exchanges/s offered (open loop)", grouped(whole(rate))),
         (_, Some(window)) => format!("{window} exchanges outstanding (closed loop)"),
-        _ => summary.scenario.as_ref().map_or_else(|| "several paces".into(), scenario::pace),
-    };
+        _ => "several paces".into(),
+    });
     let (verdict, class) = match (summary.passed, summary.valid, summary.objectives_met()) {
         (false, _, _) => ("failed", "bad"),
         (true, false, _) => ("not valid", "warn"),

@@ -212,17 +212,19 @@ function served(figure) {
   const everybody = { title: `all ${count(clients)} clients`, stroke: "var(--dim)", dashed: true };
   curve(chart, [[0, clients], [end, clients]], everybody);
   // Names that would run into each other stand one below the other.
-  let right = -Infinity;
-  let row = 0;
+  const rows = [];
   for (const [name, at] of shares) {
     const x = chart.px(at);
-    row = x - right < 6 ? row + 1 : 0;
+    const text = `${name} ${seconds(at)}`;
+    const width = text.length * 6.8;
+    const left = x > chart.box.right - width - 8;
+    const from = left ? x - 4 - width : x + 4;
+    let row = rows.findIndex((end) => from > end + 6);
+    if (row < 0) row = rows.length;
+    rows[row] = from + width;
     const y = chart.box.bottom - 8 - 15 * row;
-    const left = x > chart.box.right - 110;
     add(chart.svg, "line", { class: "takeover share", x1: x, x2: x, y1: chart.box.top, y2: chart.box.bottom });
-    const label = add(chart.svg, "text", { class: "takeover", x: left ? x - 4 : x + 4, y, "text-anchor": left ? "end" : "start" },
-      `${name} ${seconds(at)}`);
-    right = x + (left ? 0 : label.textContent.length * 6.8);
+    add(chart.svg, "text", { class: "takeover", x: left ? x - 4 : x + 4, y, "text-anchor": left ? "end" : "start" }, text);
   }
   legend(figure, [line, everybody]);
   const unproject = (x) => ((x - chart.box.left) / (chart.box.right - chart.box.left)) * end;

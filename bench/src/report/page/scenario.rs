@@ -24,14 +24,14 @@ pub(super) fn title(report: &ScenarioReport) -> &'static str {
     }
 }
 
-/// How the load came, in a scenario without a rate or a window.
-pub(super) fn pace(report: &ScenarioReport) -> String {
-    match report {
+/// How the load came, in a scenario without one rate.
+pub(super) fn pace(report: &ScenarioReport) -> Option<String> {
+    Some(match report {
         ScenarioReport::Ramp(ramp) => match (ramp.steps.first(), ramp.steps.last()) {
             (Some(first), Some(last)) => {
                 format!("{:.0} to {:.0} exchanges/s offered", first.rate, last.rate)
             }
-            _ => "a rising rate".into(),
+            _ => return None,
         },
         ScenarioReport::Avalanche(storm) | ScenarioReport::RenewStorm(storm) => {
             if storm.within_s > 0.0 {
@@ -40,8 +40,8 @@ pub(super) fn pace(report: &ScenarioReport) -> String {
                 "everybody at one moment".into()
             }
         }
-        _ => "several paces".into(),
-    }
+        _ => return None,
+    })
 }
 
 pub(super) fn section(out: &mut String, report: &ScenarioReport) -> fmt::Result {

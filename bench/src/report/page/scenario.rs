@@ -179,10 +179,10 @@ fn mix(out: &mut String, report: &MixReport) -> fmt::Result {
         .collect();
     let names = ["kind", "asked for", "share", "begun", "answered", "lost", "p50", "p99"];
     table(out, &names, &rows)?;
-    write!(
+    writeln!(
         out,
         "<p>{} clients hold a lease at the end; {} leases were given out after they had been \
-         declined.</p></section>\n",
+         declined.</p></section>",
         grouped(report.holding),
         grouped(report.declined_given)
     )

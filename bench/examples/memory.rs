@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let stop = AtomicBool::new(false);
     let course = Course { begin, interval: SECOND, clock: &clock, stop: &stop, steering: None };
     let mut port = MemoryPort::new(answer);
-    let span = generator::run(&mut engine, &mut port, &mut schedule, &course, &mut |_| ())?;
+    let span = generator::run(&mut engine, &mut port, &mut schedule, &course)?;
     let (world, stats) = engine.finish();
     let messages = stats.get(Counter::Sent) + stats.get(Counter::Received);
     let cpu_ns = span.cpu;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::Summary;
+use crate::{report::Summary, slo::ObjectiveReport};
 
 /// What is searched for and how.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +107,16 @@ pub struct Found {
 }
 
 impl Search {
+    /// Whether a run was within the limits. Objectives of the rate do not count: they are for the
+    /// outcome. If the generator was too slow, nothing can be said of the others.
+    #[must_use]
+    pub fn within(&self, summary: &Summary) -> bool {
+        let met = |objective: &ObjectiveReport| objective.met || objective.unit == "/s";
+        summary.loss <= self.loss_max
+            && self.p99_max_us.is_none_or(|limit| summary.overall().p99_us <= limit)
+            && (!summary.valid || summary.objectives.iter().all(met))
+    }
+
     /// Doubles the rate until it is too high, then halves the distance. `run` makes one run at a
     /// rate.
     ///
@@ -124,9 +134,7 @@ impl Search {
         let mut rate = self.from.min(self.to);
         loop {
             let summary = run(rate)?;
-            let overall = summary.overall();
-            let within = summary.loss <= self.loss_max
-                && self.p99_max_us.is_none_or(|limit| overall.p99_us <= limit);
+            let within = self.within(&summary);
             let step = Step::new(rate, &summary, within);
             show(&step);
             steps.push(step);
@@ -188,6 +196,24 @@ mod tests {
             assert_eq!(found.limited_by, LimitedBy::Server);
             assert!(found.steps.len() < 25);
         }
+    }
+
+    #[test]
+    fn objectives_limit_the_rate() {
+        let (template, stats) = sample();
+        let slo: crate::slo::Slo = "p99<1s,rate>1e9".parse().unwrap();
+        let run = |rate: f64| {
+            let mut summary = template.clone();
+            let limit =
+                if rate > 20_000.0 { "p99<1us,rate>1e9".parse().unwrap() } else { slo.clone() };
+            summary.loss = 0.0;
+            summary.objectives = limit.judge(&summary, &stats);
+            Ok::<_, Infallible>(summary)
+        };
+        let found = search().find(run, |_| ()).unwrap();
+        assert!(found.max_per_s <= 20_000.0 && found.max_per_s > 19_000.0, "{}", found.max_per_s);
+        assert_eq!(found.limited_by, LimitedBy::Server);
+        assert!(!found.summary.unwrap().objectives_met(), "the rate is too low in the end");
     }
 
     #[test]

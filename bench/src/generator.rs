@@ -16,7 +16,7 @@ use crate::{
     os::thread_cpu_time,
     port::{BATCH, Port},
     schedule::Schedule,
-    stats::{Counter, Interval},
+    stats::Counter,
 };
 
 /// When a run took place, in ns on its clock.
@@ -116,7 +116,7 @@ pub struct Course<'a> {
 }
 
 /// Runs the schedule to its end and waits for the last answers. Polls without sleeping: the thread
-/// needs a core of its own. `progress` is called at the end of each interval.
+/// needs a core of its own.
 ///
 /// # Errors
 /// If the port breaks.
@@ -125,7 +125,6 @@ pub fn run(
     port: &mut impl Port,
     schedule: &mut Schedule,
     course: &Course<'_>,
-    progress: &mut dyn FnMut(&Interval),
 ) -> io::Result<Span> {
     let Course { begin, interval, clock, stop, ref steering } = *course;
     let mut next_tick = begin + interval;
@@ -179,13 +178,12 @@ pub fn run(
         port.flush()?;
         engine.expire(now);
         if now >= next_tick {
-            progress(&engine.tick(begin, now));
+            engine.tick(begin, now);
             next_tick += interval;
         }
         if let Some(sent) = sent
             && engine.outstanding() == 0
         {
-            // A rate over what is left of a second would mislead: into the series, not on show.
             engine.tick(begin, now);
             let cpu = thread_cpu_time().saturating_sub(cpu_before);
             // What comes in for the other threads is still to be handed on.

@@ -11,11 +11,14 @@
 //! next one is due, [`port`] carries datagrams, [`generator`] is the loop that joins them, and
 //! [`stats`], [`report`] and [`find_max`] make figures of it. [`events`] kill servers and cut cables in
 //! the middle of a run, and [`failover`] says what came of it; [`scenario`] does so for all other scenarios.
+//! [`record`] keeps the seconds of a run in a thread of its own, and [`prometheus`] shows them while it
+//! lasts. [`stored`] reads runs again, [`view`] and [`diff`] show them.
 #![deny(unsafe_code)]
 
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod diff;
 pub mod engine;
 pub mod events;
 pub mod failover;
@@ -30,6 +33,8 @@ pub mod oracle;
 pub mod os;
 pub mod packets;
 pub mod port;
+pub mod prometheus;
+pub mod record;
 pub mod reflector;
 pub mod relay;
 pub mod report;
@@ -37,3 +42,6 @@ pub mod scenario;
 pub mod schedule;
 pub mod slo;
 pub mod stats;
+pub mod stored;
+pub mod times;
+pub mod view;

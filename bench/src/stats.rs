@@ -3,7 +3,11 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::number::SECOND_NS;
+use crate::{
+    number::SECOND_NS,
+    record::Second,
+    times::{Times, Track},
+};
 
 /// Declares a dense enumeration whose members have stable names for reports.
 macro_rules! named {
@@ -20,6 +24,12 @@ macro_rules! named {
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
+            }
+
+            /// The member with this name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|member| member.as_str() == name)
             }
         }
     };
@@ -230,43 +240,80 @@ pub struct Interval {
     pub p99_us: f64,
     /// The slowest answered message, microseconds.
     pub max_us: f64,
-}
-
-impl Interval {
-    /// Adds what another generator thread did in the same interval. Quantiles cannot be added; those of
-    /// the slower thread stand.
-    pub fn add(&mut self, other: &Self) {
-        self.at_s = self.at_s.max(other.at_s);
-        self.length_s = self.length_s.max(other.length_s);
-        self.started += other.started;
-        self.completed += other.completed;
-        self.lost += other.lost;
-        self.failed += other.failed;
-        self.outstanding += other.outstanding;
-        self.holding += other.holding;
-        self.p50_us = self.p50_us.max(other.p50_us);
-        self.p99_us = self.p99_us.max(other.p99_us);
-        self.max_us = self.max_us.max(other.max_us);
-    }
+    /// How late the generator sent, 99th percentile, microseconds.
+    #[serde(default)]
+    pub lag_p99_us: f64,
+    /// How late it sent at worst, microseconds.
+    #[serde(default)]
+    pub lag_max_us: f64,
+    /// Memory that the generator had at its end, KiB; 0 if that was not measured.
+    #[serde(default)]
+    pub memory_kib: u64,
 }
 
 /// Everything that one generator measured.
 #[derive(Clone, Debug)]
 pub struct Stats {
-    counters: [u64; Counter::ALL.len()],
+    counters: Counters,
     pairs: Vec<PairTimes>,
     /// How late messages left behind the moment at which they were due, ns.
     pub lag: Histogram<u64>,
     /// The seconds of the run.
     pub series: Vec<Interval>,
+    /// The seconds with their times, if they were recorded.
+    pub seconds: Vec<Second>,
     /// When exchanges were completed, ns from the start of the run; only where that is wanted.
     pub served: Option<Histogram<u64>>,
     interval: Histogram<u64>,
     interval_begin: u64,
-    interval_base: [u64; Counter::ALL.len()],
+    interval_base: Counters,
+    /// Times of the current interval.
+    times: Box<Times>,
 }
 
-fn histogram() -> Histogram<u64> {
+/// All counters, by [`Counter`].
+pub type Counters = [u64; Counter::ALL.len()];
+
+/// Messages that were never answered.
+#[must_use]
+pub fn lost(counters: &Counters) -> u64 {
+    sum(counters, &LOST)
+}
+
+/// Exchanges that ended without a grant although the server answered.
+#[must_use]
+pub fn failed(counters: &Counters) -> u64 {
+    sum(counters, &FAILED)
+}
+
+/// What makes [`lost`].
+const LOST: [Counter; 8] = [
+    Counter::LostAdvertise,
+    Counter::LostReply,
+    Counter::LostRenewReply,
+    Counter::LostRebindReply,
+    Counter::LostReleaseReply,
+    Counter::LostDeclineReply,
+    Counter::LostConfirmReply,
+    Counter::LostInformReply,
+];
+
+/// What makes [`failed`].
+const FAILED: [Counter; 6] = [
+    Counter::Invalid,
+    Counter::RefusedNoAddrsAvail,
+    Counter::RefusedNoPrefixAvail,
+    Counter::RefusedNoBinding,
+    Counter::RefusedNotOnLink,
+    Counter::RefusedOther,
+];
+
+fn sum(counters: &Counters, of: &[Counter]) -> u64 {
+    of.iter().map(|counter| counters[*counter as usize]).sum()
+}
+
+/// An empty histogram of times.
+pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, TIME_MAX, 3).expect("the bounds are constants that fit")
 }
 
@@ -280,10 +327,12 @@ impl Stats {
             pairs: Pair::ALL.iter().map(|_| pair()).collect(),
             lag: histogram(),
             series: Vec::with_capacity(4096),
+            seconds: Vec::new(),
             served: None,
             interval: histogram(),
             interval_begin: now,
             interval_base: [0; Counter::ALL.len()],
+            times: Box::default(),
         }
     }
 
@@ -314,6 +363,7 @@ impl Stats {
     #[inline]
     pub fn answered(&mut self, pair: Pair, ns: u64) {
         self.pairs[pair as usize].answered.saturating_record(ns);
+        self.times.track_mut(Track::Answered(pair)).saturating_record(ns);
         if !pair.is_whole() {
             self.interval.saturating_record(ns);
         }
@@ -322,59 +372,52 @@ impl Stats {
     /// Records a message that was given up `ns` after it was due.
     pub fn timed_out(&mut self, pair: Pair, ns: u64) {
         self.pairs[pair as usize].timed_out.saturating_record(ns);
+        self.times.track_mut(Track::TimedOut(pair)).saturating_record(ns);
+    }
+
+    /// Records a message that left `ns` after it was due.
+    #[inline]
+    pub fn late(&mut self, ns: u64) {
+        self.lag.saturating_record(ns);
+        self.times.lag.saturating_record(ns);
     }
 
     /// Messages that were never answered.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        [
-            Counter::LostAdvertise,
-            Counter::LostReply,
-            Counter::LostRenewReply,
-            Counter::LostRebindReply,
-            Counter::LostReleaseReply,
-            Counter::LostDeclineReply,
-            Counter::LostConfirmReply,
-            Counter::LostInformReply,
-        ]
-        .iter()
-        .map(|counter| self.get(*counter))
-        .sum()
+        lost(&self.counters)
     }
 
     /// Exchanges that ended without a grant although the server answered.
     #[must_use]
     pub fn failed(&self) -> u64 {
-        [
-            Counter::Invalid,
-            Counter::RefusedNoAddrsAvail,
-            Counter::RefusedNoPrefixAvail,
-            Counter::RefusedNoBinding,
-            Counter::RefusedNotOnLink,
-            Counter::RefusedOther,
-        ]
-        .iter()
-        .map(|counter| self.get(*counter))
-        .sum()
+        failed(&self.counters)
+    }
+
+    /// All counters.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Ends the current interval at `now` and returns it; `begin` is the start of the run.
     pub fn tick(&mut self, begin: u64, now: u64, outstanding: u32, holding: u32) -> Interval {
-        let base = Self { counters: self.interval_base, ..Self::tiny() };
-        let since = |counter: Counter| self.get(counter) - base.get(counter);
+        let base = &self.interval_base;
+        let since = |counter: Counter| self.get(counter) - base[counter as usize];
         let quantile = |q: f64| crate::number::micros(self.interval.value_at_quantile(q));
         let interval = Interval {
             at_s: crate::number::seconds(now.saturating_sub(begin)),
             length_s: crate::number::seconds(now.saturating_sub(self.interval_begin)),
             started: since(Counter::Started),
             completed: since(Counter::Completed),
-            lost: self.lost() - base.lost(),
-            failed: self.failed() - base.failed(),
+            lost: self.lost() - lost(base),
+            failed: self.failed() - failed(base),
             outstanding,
             holding,
             p50_us: quantile(0.5),
             p99_us: quantile(0.99),
             max_us: crate::number::micros(self.interval.max()),
+            ..Interval::default()
         };
         self.series.push(interval);
         self.interval.reset();
@@ -383,28 +426,30 @@ impl Stats {
         interval
     }
 
+    /// Adds times that were stored.
+    pub fn add_times(&mut self, times: &Times) {
+        for pair in Pair::ALL {
+            let (mine, theirs) = (&mut self.pairs[*pair as usize], times.pair(*pair));
+            mine.answered += &theirs.answered;
+            mine.timed_out += &theirs.timed_out;
+        }
+        self.lag += &times.lag;
+    }
+
+    /// Puts in the intervals as the recorder has them.
+    pub fn set_seconds(&mut self, seconds: Vec<Second>) {
+        self.series = seconds.iter().map(|second| second.interval).collect();
+        self.seconds = seconds;
+    }
+
+    /// Hands out the times of the interval that has just ended, and goes on with `empty`.
+    pub fn swap_times(&mut self, empty: Box<Times>) -> Box<Times> {
+        std::mem::replace(&mut self.times, empty)
+    }
+
     /// From now on notes when exchanges are completed.
     pub fn watch_served(&mut self) {
         self.served = Some(histogram());
-    }
-
-    /// Adds the figures of a generator that ran at the same time: its series are added interval by
-    /// interval.
-    pub fn merge_parallel(&mut self, other: &Self) {
-        self.merge(other);
-        for (number, theirs) in other.series.iter().enumerate() {
-            match self.series.get_mut(number) {
-                Some(mine) => mine.add(theirs),
-                None => self.series.push(*theirs),
-            }
-        }
-    }
-
-    /// Adds the figures of a run that began `offset_s` seconds after this one.
-    pub fn merge_later(&mut self, other: &Self, offset_s: f64) {
-        self.merge(other);
-        let later = |interval: &Interval| Interval { at_s: interval.at_s + offset_s, ..*interval };
-        self.series.extend(other.series.iter().map(later));
     }
 
     /// Adds other counts and times. The series stay those of `self`.
@@ -420,21 +465,6 @@ impl Stats {
             mine.timed_out += &theirs.timed_out;
         }
         self.lag += &other.lag;
-    }
-
-    /// Counters without histograms worth their memory.
-    fn tiny() -> Self {
-        let small = || Histogram::new_with_bounds(1, 2, 1).expect("constants that fit");
-        Self {
-            counters: [0; Counter::ALL.len()],
-            pairs: Vec::new(),
-            lag: small(),
-            series: Vec::new(),
-            served: None,
-            interval: small(),
-            interval_begin: 0,
-            interval_base: [0; Counter::ALL.len()],
-        }
     }
 }
 
@@ -496,26 +526,5 @@ mod tests {
         assert_eq!(a.get(Counter::Completed), 3);
         assert_eq!(a.pair(Pair::Exchange).answered.len(), 1);
         assert_eq!(a.lag.len(), 1);
-    }
-
-    #[test]
-    fn series_of_threads_are_added_second_by_second() {
-        let (mut a, mut b) = (Stats::new(0), Stats::new(0));
-        a.count_many(Counter::Started, 5);
-        a.tick(0, SECOND_NS, 1, 0);
-        b.count_many(Counter::Started, 7);
-        b.answered(Pair::RequestReply, 9_000_000);
-        b.tick(0, SECOND_NS, 2, 0);
-        b.tick(0, 2 * SECOND_NS, 4, 0);
-        let mut both = a.clone();
-        both.merge_parallel(&b);
-        assert_eq!(
-            (both.series.len(), both.series[0].started, both.series[0].outstanding),
-            (2, 12, 3)
-        );
-        assert!(both.series[0].p99_us >= 8_990.0);
-        a.merge_later(&b, 10.0);
-        assert_eq!((a.series.len(), a.series[2].at_s), (3, 12.0));
-        assert_eq!(a.get(Counter::Started), 12);
     }
 }

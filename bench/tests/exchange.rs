@@ -178,7 +178,7 @@ fn drive(
     let mut schedule = Schedule::new(pace, begin, 60 * SECOND, Some(exchanges));
     let never = AtomicBool::new(false);
     let course = Course { begin, interval: SECOND, clock: &clock, stop: &never, steering: None };
-    let span = generator::run(&mut engine, port, &mut schedule, &course, &mut |_| ()).unwrap();
+    let span = generator::run(&mut engine, port, &mut schedule, &course).unwrap();
     let (mut world, stats) = engine.finish();
     world.audit(span.end);
     (world, stats, span)

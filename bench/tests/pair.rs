@@ -196,7 +196,7 @@ fn drive(conduct: Conduct) -> Outcome {
     let mut schedule = Schedule::new(Pace::Window(8), begin, 60_000 * MS, Some(1000));
     let never = AtomicBool::new(false);
     let course = Course { begin, interval: 1000 * MS, clock: &clock, stop: &never, steering: None };
-    let span = generator::run(&mut engine, &mut port, &mut schedule, &course, &mut |_| ()).unwrap();
+    let span = generator::run(&mut engine, &mut port, &mut schedule, &course).unwrap();
     let replies = engine.take_replies();
     let (mut world, stats) = engine.finish();
     world.audit(span.end);
@@ -294,7 +294,7 @@ fn without_retransmission_it_is_lost() {
     let mut schedule = Schedule::new(Pace::Window(8), begin, 60_000 * MS, Some(100));
     let never = AtomicBool::new(false);
     let course = Course { begin, interval: 1000 * MS, clock: &clock, stop: &never, steering: None };
-    generator::run(&mut engine, &mut port, &mut schedule, &course, &mut |_| ()).unwrap();
+    generator::run(&mut engine, &mut port, &mut schedule, &course).unwrap();
     let stats = engine.stats();
     assert_eq!(stats.get(Counter::SentAgain), 0);
     assert!(stats.lost() >= 15);

@@ -166,8 +166,7 @@ impl Run {
             Course { begin, interval: SECOND, clock: &clock, stop: &never, steering: None };
         let mut port =
             MemoryPort::new(|datagram: &[u8], buffer: &mut [u8]| server.answer(datagram, buffer));
-        let span =
-            generator::run(&mut engine, &mut port, &mut schedule, &course, &mut |_| ()).unwrap();
+        let span = generator::run(&mut engine, &mut port, &mut schedule, &course).unwrap();
         let (mut world, stats) = engine.finish();
         world.audit(span.end);
         (world, stats, span)
@@ -401,9 +400,7 @@ fn threads_hand_each_other_what_is_not_theirs() {
                     stop: never,
                     steering: Some(steering),
                 };
-                let span =
-                    generator::run(&mut engine, &mut port, &mut schedule, &course, &mut |_| ())
-                        .unwrap();
+                let span = generator::run(&mut engine, &mut port, &mut schedule, &course).unwrap();
                 let (world, stats) = engine.finish();
                 (world, stats, span)
             }));
@@ -413,7 +410,7 @@ fn threads_hand_each_other_what_is_not_theirs() {
     let mut all = Stats::new(0);
     let mut worlds = Vec::new();
     for (world, stats, _) in results {
-        all.merge_parallel(&stats);
+        all.merge(&stats);
         worlds.push(world);
     }
     assert_eq!((all.get(Counter::Completed), all.lost()), (clients, 0));

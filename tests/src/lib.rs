@@ -2,7 +2,7 @@
 //!
 //! A [`Lab`] is a set of network namespaces joined by veth pairs, made by `ip` and removed when it
 //! is dropped. In it run the server ([`gemel`]) or a pair of them ([`mod@pair`]), real clients and
-//! relays from Debian ([`clients`]), the load generator ([`mod@bench`]) and packet captures
+//! relays from Debian ([`clients`]), the load generator ([`mod@bench`]), a [`browser`] for its pages, and packet captures
 //! ([`Capture`]).
 //!
 //! Everything here needs root and the programs that `cargo xtask setup` installs;
@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod browser;
 pub mod clients;
 pub mod gemel;
 pub mod kea;

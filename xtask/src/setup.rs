@@ -42,6 +42,8 @@ const NEEDED: &[(Sign, &str)] = &[
     (Sign::Program("unshare"), "util-linux"),
     (Sign::Program("tcpdump"), "tcpdump"),
     (Sign::Program("tshark"), "tshark"),
+    // The pages of reports are looked at.
+    (Sign::Program("chromium"), "chromium"),
     // Servers whose clocks do not agree.
     (Sign::File(FAKETIME), "libfaketime"),
     // Clients and relays.

@@ -1,6 +1,9 @@
 //! What all scenarios have on the command line.
 
-use std::{net::Ipv6Addr, path::PathBuf};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -109,10 +112,13 @@ pub(super) struct CommonArgs {
     /// microseconds.
     #[arg(long, value_name = "US", default_value_t = 1000.0)]
     pub(super) lag_limit: f64,
-    /// Objectives, as 'p99<2ms,loss<0.1%'; missing one makes the exit status 3.
+    /// Objectives, as 'p99<2ms,reply.p99.9<5ms,loss<0.1%'; missing one makes the exit status 3.
     #[arg(long, value_name = "LIST")]
     pub(super) slo: Option<Slo>,
-    /// Write .hgrm files, summary.json and report.html into this folder.
+    /// Serve the figures for Prometheus at this address while it runs, as [::1]:9547.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) prometheus: Option<SocketAddr>,
+    /// Write report.html, summary.json, series.csv, run.hlog and .hgrm files into this folder.
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
     /// Write every grant to this file: JSON lines, or CSV if it ends in .csv.

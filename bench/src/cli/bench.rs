@@ -5,13 +5,13 @@ use std::{
     io::{BufWriter, Write},
     net::Ipv6Addr,
     path::Path,
-    sync::{Mutex, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicBool},
     thread,
 };
 
 use anyhow::{Context, bail};
 
-use super::{FAILED, OK, SLO_MISSED, args::CommonArgs, merge::Merge};
+use super::{args::CommonArgs, status};
 use crate::{
     clock::Clock,
     engine::{Choice, Engine, Part, Patience, ReplySeen, World, slots_for_rate},
@@ -23,9 +23,11 @@ use crate::{
     number::{index, low32, whole},
     os::{self, Interface},
     port::{AnyPort, Port, PortInfo},
+    prometheus::{self, Published},
+    record::{Recorder, Recording},
     report::{self, Live, Measured, Setup, Summary},
     schedule::{Pace, Schedule, part_of},
-    stats::{Interval, Stats},
+    stats::Stats,
 };
 
 /// All that stays the same from run to run.
@@ -40,6 +42,7 @@ pub(super) struct Bench<'a> {
     clock: Clock,
     /// One for each port.
     worlds: Vec<World>,
+    recorder: Recorder,
 }
 
 /// One run.
@@ -103,6 +106,8 @@ impl<'a> Bench<'a> {
         if !cores.is_empty() && cores.len() != queues.len() {
             bail!("{} queues need as many cores, not {}", queues.len(), cores.len());
         }
+        // Before the generator is bound to its core, which the other threads are not to share.
+        let recorder = record(args)?;
         // With several queues each thread binds itself.
         if let ([core], 1) = (cores.as_slice(), parts) {
             os::pin_to_core(*core).with_context(|| format!("cannot bind to core {core}"))?;
@@ -124,6 +129,7 @@ impl<'a> Bench<'a> {
             server: endpoint.server,
             clock: Clock::start(),
             stop: os::stop_on_interrupt(),
+            recorder,
         })
     }
 
@@ -142,13 +148,8 @@ impl<'a> Bench<'a> {
         low32(self.ports.len() as u64)
     }
 
-    /// Makes one run; `progress` sees the end of each interval.
-    pub(super) fn run(
-        &mut self,
-        phase: Phase,
-        live: &Live,
-        progress: &mut (dyn FnMut(&Interval) + Send),
-    ) -> anyhow::Result<Outcome> {
+    /// Makes one run.
+    pub(super) fn run(&mut self, phase: Phase, live: &Live) -> anyhow::Result<Outcome> {
         let parts = self.parts();
         let seed = self.args.seed ^ phase.salt.rotate_left(32);
         let worlds = std::mem::take(&mut self.worlds);
@@ -170,15 +171,12 @@ impl<'a> Bench<'a> {
         if let Some(disturbance) = &phase.disturbance {
             disturbance.events.begin(self.clock, begin);
         }
-        let mut show = |interval: &Interval| {
-            live.show(interval);
-            progress(interval);
-        };
-        let merge = Mutex::new(Merge::new(index(parts), &mut show));
-        let spans = self.generate(&mut engines, &phase, begin, &merge)?;
-        drop(merge);
-        live.done();
-        Ok(self.conclude(engines, &spans, phase))
+        let (outlets, recording) = self.recorder.begin(index(parts), *live);
+        for (engine, outlet) in engines.iter_mut().zip(outlets) {
+            engine.record_to(outlet);
+        }
+        let spans = self.generate(&mut engines, &phase, begin)?;
+        Ok(self.conclude(engines, &spans, phase, recording))
     }
 
     fn generate(
@@ -186,7 +184,6 @@ impl<'a> Bench<'a> {
         engines: &mut [Engine],
         phase: &Phase,
         begin: u64,
-        merge: &Mutex<Merge<'_>>,
     ) -> anyhow::Result<Vec<Span>> {
         let parts = self.parts();
         let cores = if parts > 1 { self.args.cores() } else { Vec::new() };
@@ -211,26 +208,13 @@ impl<'a> Bench<'a> {
                     let mut schedule = Schedule::new(pace, begin + offset, duration, exchanges);
                     let interval = whole(phase.interval * 1e9);
                     let course = Course { begin, interval, clock: &clock, stop, steering };
-                    let mut progress = |interval: &Interval| {
-                        if let Ok(mut merge) = merge.lock() {
-                            merge.add(index(number), interval);
-                        }
-                    };
                     match port {
-                        AnyPort::Xdp(port) => generator::run(
-                            engine,
-                            &mut **port,
-                            &mut schedule,
-                            &course,
-                            &mut progress,
-                        ),
-                        AnyPort::Socket(port) => generator::run(
-                            engine,
-                            &mut **port,
-                            &mut schedule,
-                            &course,
-                            &mut progress,
-                        ),
+                        AnyPort::Xdp(port) => {
+                            generator::run(engine, &mut **port, &mut schedule, &course)
+                        }
+                        AnyPort::Socket(port) => {
+                            generator::run(engine, &mut **port, &mut schedule, &course)
+                        }
                     }
                 }
             })
@@ -251,7 +235,13 @@ impl<'a> Bench<'a> {
             .with_context(|| format!("sending on {} broke off", self.interface.name))
     }
 
-    fn conclude(&mut self, engines: Vec<Engine>, spans: &[Span], phase: Phase) -> Outcome {
+    fn conclude(
+        &mut self,
+        engines: Vec<Engine>,
+        spans: &[Span],
+        phase: Phase,
+        recording: Recording,
+    ) -> Outcome {
         let span = Span::join(spans);
         let mut replies: Vec<Vec<ReplySeen>> = Vec::new();
         let mut all: Option<Stats> = None;
@@ -261,11 +251,12 @@ impl<'a> Bench<'a> {
             world.audit(span.end);
             self.worlds.push(world);
             match &mut all {
-                Some(all) => all.merge_parallel(&stats),
+                Some(all) => all.merge(&stats),
                 None => all = Some(stats),
             }
         }
-        let stats = all.unwrap_or_else(|| Stats::new(span.begin));
+        let mut stats = all.unwrap_or_else(|| Stats::new(span.begin));
+        stats.set_seconds(recording.finish());
         let joined = self.joined(span.end);
         let world = joined.as_ref().unwrap_or(&self.worlds[0]);
         let mut summary = Summary::new(Measured {
@@ -286,6 +277,9 @@ impl<'a> Bench<'a> {
             let mclt = disturbance.mclt;
             let report = FailoverReport::new(&events, &replies, &stats, world, &span, mclt);
             summary.failover = Some(report);
+        }
+        if let Some(slo) = &self.args.slo {
+            summary.objectives = slo.judge(&summary, &stats);
         }
         Outcome { summary, stats, span }
     }
@@ -349,19 +343,22 @@ impl<'a> Bench<'a> {
         self.write_grants()?;
         println!("{}", report::text(summary, stats));
         write_out(args.out.as_deref(), summary, stats)?;
-        let missed = args.slo.as_ref().map(|slo| slo.missed(summary)).unwrap_or_default();
-        for objective in &missed {
-            println!("MISSED: {objective}");
-        }
         if args.json {
             println!("{}", serde_json::to_string(summary)?);
         }
-        Ok(match (summary.passed, missed.is_empty()) {
-            (false, _) => FAILED,
-            (true, false) => SLO_MISSED,
-            (true, true) => OK,
-        })
+        Ok(status(summary))
     }
+}
+
+/// Makes the recorder, and serves what it publishes if that is wanted.
+fn record(args: &CommonArgs) -> anyhow::Result<Recorder> {
+    let published = Arc::new(Published::default());
+    if let Some(address) = args.prometheus {
+        let bound = prometheus::serve(address, Arc::clone(&published))
+            .with_context(|| format!("cannot serve HTTP at {address}"))?;
+        eprintln!("metrics at http://{bound}/metrics");
+    }
+    Ok(Recorder::start(published)?)
 }
 
 fn outstanding(phase: &Phase, patience: &Patience, world: &World, parts: u32) -> u32 {

@@ -47,7 +47,7 @@ pub(super) fn run(args: &ChurnArgs) -> anyhow::Result<u8> {
     let rate = 2.0 * f64::from(args.fill) / args.hold;
     let mut phase = Phase::new(&bench, Pace::Rate(rate), args.seconds);
     phase.traffic.choice = Choice::Churn { held: args.fill };
-    let mut outcome = bench.run(phase, &live, &mut |_| ())?;
+    let mut outcome = bench.run(phase, &live)?;
     let report = ChurnReport::new(setup, args.fill.into(), args.hold, &outcome.stats);
     outcome.summary.scenario = Some(ScenarioReport::Churn(report));
     bench.finish(&outcome.summary, &outcome.stats)

@@ -54,7 +54,7 @@ pub(super) fn run(mut args: FailoverArgs) -> anyhow::Result<u8> {
     bench.traffic.choice = Choice::Returning(args.returning);
     let mut phase = Phase::new(&bench, Pace::Rate(args.rate), args.seconds);
     phase.disturbance = Some(disturbance);
-    let outcome = bench.run(phase, &Live::new(common.quiet), &mut |_| ())?;
+    let outcome = bench.run(phase, &Live::new(common.quiet))?;
     let (summary, stats) = (outcome.summary, outcome.stats);
     let code = bench.finish(&summary, &stats)?;
     let events = summary.failover.as_ref().map_or(&[][..], |report| &report.events);

@@ -5,11 +5,11 @@ use clap::{Args, ValueEnum};
 use super::{
     FAILED, OK, SLO_MISSED,
     args::{CommonArgs, rate},
-    bench::{Bench, Phase, write_out},
+    bench::{Bench, Outcome, Phase, write_out},
 };
 use crate::{
     find_max::{Found, LimitedBy, Search},
-    report::{self, Live},
+    report::{self, Live, Summary},
     schedule::Pace,
     stats::Stats,
 };
@@ -70,18 +70,21 @@ pub(super) fn run(args: &FindMaxArgs) -> anyhow::Result<u8> {
     };
     let live = Live::new(true);
     let mut number = 0;
-    // Histograms of the run that the search ends on, for the files.
-    let mut best: Option<(f64, Stats)> = None;
+    // Histograms of the run that is shown at the end: the best one, or the last if there is none.
+    let mut shown: Option<(Summary, Stats)> = None;
+    let mut any_good = false;
     let found = search.find(
         |rate| {
             number += 1;
             let phase =
                 Phase { salt: number, ..Phase::new(&bench, Pace::Rate(rate), args.step_seconds) };
-            let outcome = bench.run(phase, &live, &mut |_| ())?;
-            if outcome.summary.valid && outcome.summary.loss <= search.loss_max {
-                best = Some((rate, outcome.stats));
+            let Outcome { summary, stats, .. } = bench.run(phase, &live)?;
+            let good = summary.valid && summary.passed && search.within(&summary);
+            if good || !any_good || !summary.passed {
+                any_good |= good;
+                shown = Some((summary.clone(), stats));
             }
-            anyhow::Ok(outcome.summary)
+            anyhow::Ok(summary)
         },
         |step| {
             if !common.quiet {
@@ -91,28 +94,20 @@ pub(super) fn run(args: &FindMaxArgs) -> anyhow::Result<u8> {
     )?;
     bench.write_grants()?;
     print_found(&found);
-    if let (Some(summary), Some((rate, stats))) = (&found.summary, &best)
-        && summary.setup.rate == Some(*rate)
-    {
+    if let Some((summary, stats)) = &shown {
         println!("{}", report::text(summary, stats));
         write_out(common.out.as_deref(), summary, stats)?;
-    }
-    // Nothing was borne: that misses every objective.
-    let missed = match (&common.slo, &found.summary) {
-        (None, _) => Vec::new(),
-        (Some(slo), Some(summary)) => slo.missed(summary),
-        (Some(slo), None) => vec![slo.to_string()],
-    };
-    for objective in &missed {
-        println!("MISSED: {objective}");
     }
     if common.json {
         println!("{}", serde_json::to_string(&found)?);
     }
-    Ok(match (found.limited_by, missed.is_empty()) {
-        (LimitedBy::Violation, _) => FAILED,
-        (_, false) => SLO_MISSED,
-        (_, true) => OK,
+    // If nothing was borne, that misses every objective.
+    let missed =
+        common.slo.is_some() && !found.summary.as_ref().is_some_and(Summary::objectives_met);
+    Ok(match found.limited_by {
+        LimitedBy::Violation => FAILED,
+        _ if missed => SLO_MISSED,
+        _ => OK,
     })
 }
 

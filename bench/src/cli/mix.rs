@@ -54,7 +54,7 @@ pub(super) fn run(args: &MixArgs) -> anyhow::Result<u8> {
     let setup = setup::acquire(&mut bench, held, args.setup_rate, &live)?;
     let mut phase = Phase::new(&bench, Pace::Rate(args.rate), args.seconds);
     phase.traffic.choice = Choice::Mix(args.shares);
-    let mut outcome = bench.run(phase, &live, &mut |_| ())?;
+    let mut outcome = bench.run(phase, &live)?;
     let report = MixReport::new(setup, &args.shares, bench.holding(), &outcome.stats);
     outcome.summary.scenario = Some(ScenarioReport::Mix(report));
     bench.finish(&outcome.summary, &outcome.stats)

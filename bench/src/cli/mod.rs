@@ -4,12 +4,18 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::{
+    diff::{DiffArgs, diff},
+    os,
+    report::Summary,
+    view::{ViewArgs, view},
+};
+
 mod args;
 mod bench;
 mod churn;
 mod failover;
 mod find_max;
-mod merge;
 mod mix;
 mod packets;
 mod ramp;
@@ -76,11 +82,18 @@ enum Command {
     Reflector(packets::ReflectorArgs),
     /// A long run: do latency, loss and memory stay what they were?
     Soak(soak::SoakArgs),
+    /// The report of stored runs again, several of them put together.
+    View(ViewArgs),
+    /// Two runs, or two sets of repetitions, side by side.
+    Diff(DiffArgs),
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    // Marks mean something to some scenarios; they must not end the others.
+    os::count_marks();
+    let result = match command {
         Command::Steady(args) => steady::run(&args),
         Command::FindMax(args) => find_max::run(&args),
         Command::Ramp(args) => ramp::run(&args),
@@ -95,6 +108,10 @@ pub fn main() -> ExitCode {
         Command::Packets(args) => packets::packets(&args),
         Command::Reflector(args) => packets::reflector(&args),
         Command::Soak(args) => soak::run(&args),
+        Command::View(args) => {
+            view(&args).map(|shown| shown.map_or(OK, |summary| status(&summary)))
+        }
+        Command::Diff(args) => diff(&args).map(|()| OK),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -102,6 +119,15 @@ pub fn main() -> ExitCode {
             eprintln!("gemel-bench: {error:#}");
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// The exit status of a run.
+fn status(summary: &Summary) -> u8 {
+    match (summary.passed, summary.objectives_met()) {
+        (false, _) => FAILED,
+        (true, false) => SLO_MISSED,
+        (true, true) => OK,
     }
 }
 
@@ -142,6 +168,9 @@ mod tests {
             "gemel-bench reflector -i eth1 --seconds 5",
             "gemel-bench soak -i eth1 --rate 1000 --interval 5",
             "gemel-bench run -i eth1 --rate 5 --retransmit --any-server 300",
+            "gemel-bench find-max -i eth1 --slo reply.p99.9<2ms --prometheus [::1]:9547",
+            "gemel-bench view out --html page.html --slo p99<1ms",
+            "gemel-bench diff before after --json",
             "gemel-bench failover -i eth1 --at 5:reboot --at 8.5:date --mclt 60 --retransmit 50",
         ] {
             assert!(parse(good).is_ok(), "{good}");
@@ -161,6 +190,8 @@ mod tests {
             "gemel-bench run -i eth1 --rate 5 --renew-share 1.5",
             "gemel-bench run -i eth1 --rate 5 --slo p99",
             "gemel-bench run -i eth1 --rate 5 --relay 33",
+            "gemel-bench view",
+            "gemel-bench diff one",
             "gemel-bench failover -i eth1 --at reboot",
             "gemel-bench failover -i eth1 --returning 2",
         ] {

@@ -63,7 +63,7 @@ pub(super) fn run(args: &RampArgs) -> anyhow::Result<u8> {
 fn line(args: &RampArgs, bench: &mut Bench<'_>) -> anyhow::Result<(Outcome, RampReport)> {
     let pace = Pace::Ramp { from: args.from, to: args.to };
     let phase = Phase::new(bench, pace, args.seconds);
-    let outcome = bench.run(phase, &Live::new(args.common.quiet), &mut |_| ())?;
+    let outcome = bench.run(phase, &Live::new(args.common.quiet))?;
     let rows = crate::number::index(args.steps);
     let steps = stretches(&outcome.stats.series, rows, outcome.summary.valid);
     Ok((outcome, RampReport::new(true, steps, args.limits())))
@@ -80,7 +80,7 @@ fn steps(args: &RampArgs, bench: &mut Bench<'_>) -> anyhow::Result<(Outcome, Ram
         let rate = args.from + (args.to - args.from) * share;
         let mut phase = Phase::new(bench, Pace::Rate(rate), args.step_seconds);
         phase.salt = u64::from(number);
-        let outcome = bench.run(phase, &live, &mut |_| ())?;
+        let outcome = bench.run(phase, &live)?;
         steps.push(Step::new(rate, &outcome.summary, true));
         let report = RampReport::new(false, steps.clone(), args.limits());
         if let Some(step) = report.steps.last().filter(|_| !args.common.quiet) {

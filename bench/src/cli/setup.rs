@@ -30,7 +30,7 @@ pub(super) fn acquire(
         any_server: None,
         end: None,
     };
-    let outcome = bench.run(phase, live, &mut |_| ())?;
+    let outcome = bench.run(phase, live)?;
     let setup = SetupReport::new(clients.into(), bench.holding(), &outcome.summary);
     if bench.stop.load(Ordering::Relaxed) {
         bail!("interrupted while the leases were being made");

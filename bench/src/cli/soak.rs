@@ -8,7 +8,6 @@ use super::{
     bench::{Bench, Phase},
 };
 use crate::{
-    machine::memory_kib,
     report::Live,
     scenario::{ScenarioReport, SoakReport},
     schedule::Pace,
@@ -39,11 +38,8 @@ pub(super) fn run(args: &SoakArgs) -> anyhow::Result<u8> {
     let seconds = args.seconds.unwrap_or(FOR_EVER);
     let mut phase = Phase::new(&bench, Pace::Rate(args.rate), seconds);
     phase.interval = args.interval;
-    let mut memory = Vec::new();
-    let mut outcome =
-        bench.run(phase, &Live::new(common.quiet), &mut |_| memory.push(memory_kib()))?;
-    let report =
-        SoakReport::new(args.interval, &outcome.stats.series, memory, outcome.summary.duration_s);
+    let mut outcome = bench.run(phase, &Live::new(common.quiet))?;
+    let report = SoakReport::new(args.interval, &outcome.stats.series, outcome.summary.duration_s);
     let drifted = !report.drifts.is_empty();
     outcome.summary.scenario = Some(ScenarioReport::Soak(report));
     if args.seconds.is_none() {

@@ -47,7 +47,7 @@ pub(super) fn run(args: &SteadyArgs) -> anyhow::Result<u8> {
         (None, window) => Pace::Window(window.unwrap_or(1).min(common.clients)),
     };
     let phase = Phase { exchanges: args.exchanges, ..Phase::new(&bench, pace, args.seconds) };
-    let outcome = bench.run(phase, &Live::new(common.quiet), &mut |_| ())?;
+    let outcome = bench.run(phase, &Live::new(common.quiet))?;
     bench.finish(&outcome.summary, &outcome.stats)
 }
 

@@ -101,7 +101,7 @@ fn storm(
     phase.exchanges = Some(clients);
     phase.traffic.choice = choice;
     phase.by_rfc = Some(args.seconds.max(args.within));
-    let outcome = bench.run(phase, &Live::new(bench.args.quiet), &mut |_| ())?;
+    let outcome = bench.run(phase, &Live::new(bench.args.quiet))?;
     let report = StormReport::new(clients, args.within, &outcome.stats, &outcome.span);
     Ok((outcome, report))
 }

@@ -11,6 +11,7 @@ use crate::{
     message::{NamedLease, Traffic},
     number::{low32, whole},
     oracle::Grant,
+    record::Outlet,
     stats::{Counter, Interval, Pair, Stats},
 };
 
@@ -96,6 +97,8 @@ pub struct Engine {
     served_from: u64,
     /// All exchanges are due at one moment: how long sending them takes is no lag.
     burst: bool,
+    /// Where the intervals go.
+    outlet: Option<Outlet>,
 }
 
 impl Engine {
@@ -150,7 +153,13 @@ impl Engine {
             in_time: true,
             served_from: now,
             burst: false,
+            outlet: None,
         }
+    }
+
+    /// Hands every interval with its times to a recorder; it is over when the engine is.
+    pub fn record_to(&mut self, outlet: Outlet) {
+        self.outlet = Some(outlet);
     }
 
     /// Keeps every REPLY for [`Engine::take_replies`], and counts the grants whose valid lifetime is
@@ -204,7 +213,11 @@ impl Engine {
     /// Ends an interval of the series.
     pub fn tick(&mut self, begin: u64, now: u64) -> Interval {
         let (outstanding, holding) = (self.outstanding(), self.world.clients.holding());
-        self.stats.tick(begin, now, outstanding, holding)
+        let interval = self.stats.tick(begin, now, outstanding, holding);
+        if let Some(outlet) = &mut self.outlet {
+            outlet.hand_over(&mut self.stats, interval);
+        }
+        interval
     }
 
     /// From here on completed exchanges no longer count into the rate.

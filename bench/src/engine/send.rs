@@ -89,7 +89,7 @@ impl Engine {
         }
         self.stats.count(Facts::of(stage).sent);
         if !(self.burst && slot.due == slot.begun) {
-            self.stats.lag.saturating_record(now.saturating_sub(slot.due));
+            self.stats.late(now.saturating_sub(slot.due));
         }
         Some(len)
     }

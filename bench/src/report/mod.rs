@@ -1,11 +1,6 @@
 //! Figures of a run: the summary, and the forms in which it is shown.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -22,14 +17,18 @@ use crate::{
     port::PortInfo,
     scenario::ScenarioReport,
     schedule::Pace,
+    slo::ObjectiveReport,
     stats::{Counter, Interval, Pair, Stats},
 };
 
-mod html;
+mod files;
+mod page;
 mod terminal;
 
-pub use html::page;
-pub use terminal::{Live, text};
+pub use files::{LOG, SUMMARY, series, write_all, write_hgrm, write_log};
+pub use page::page;
+pub use terminal::{Live, text, times_text};
+pub(crate) use terminal::{grouped, time};
 
 /// How the run was set up, as far as it bears on the figures.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -212,6 +211,12 @@ pub struct Summary {
     /// What a scenario has to say beside that.
     #[serde(default)]
     pub scenario: Option<ScenarioReport>,
+    /// What became of the objectives.
+    #[serde(default)]
+    pub objectives: Vec<ObjectiveReport>,
+    /// The runs that this was put together from, if it was.
+    #[serde(default)]
+    pub merged: Vec<String>,
 }
 
 /// What a summary is made from.
@@ -292,18 +297,7 @@ impl Summary {
                     detail: described.detail.clone(),
                 })
                 .collect(),
-            pairs: Pair::ALL
-                .iter()
-                .map(|pair| {
-                    let times = stats.pair(*pair);
-                    let report = PairReport {
-                        answered: Percentiles::of(&times.answered),
-                        with_losses: Percentiles::of(&times.with_losses()),
-                    };
-                    (pair.as_str().to_owned(), report)
-                })
-                .filter(|(_, report)| report.with_losses.count > 0)
-                .collect(),
+            pairs: pairs(stats),
             lag,
             servers: world
                 .servers
@@ -316,19 +310,54 @@ impl Summary {
                 .collect(),
             series: stats.series.clone(),
             failover: None,
+            objectives: Vec::new(),
+            merged: Vec::new(),
             scenario: None,
             setup,
         }
     }
 
-    /// Times of the whole exchange with losses as time-outs; of renewals if there was nothing else.
+    /// The pair whose times stand for the run: the whole exchange, or renewals if there was nothing
+    /// else, or what there was most of.
+    #[must_use]
+    pub fn overall_pair(&self) -> Option<Pair> {
+        let occurs = |pair: &&Pair| self.pairs.contains_key(pair.as_str());
+        let wholes = [Pair::Exchange, Pair::Renewal, Pair::RenewReply];
+        let count = |pair: &&Pair| self.pairs[pair.as_str()].with_losses.count;
+        let most = || Pair::ALL.iter().filter(occurs).max_by_key(count);
+        wholes.iter().find(occurs).or_else(most).copied()
+    }
+
+    /// Times of [`Self::overall_pair`] with losses as time-outs.
     #[must_use]
     pub fn overall(&self) -> Percentiles {
-        [Pair::Exchange, Pair::Renewal, Pair::RenewReply]
-            .iter()
-            .find_map(|pair| self.pairs.get(pair.as_str()))
+        self.overall_pair()
+            .and_then(|pair| self.pairs.get(pair.as_str()))
             .map_or_else(Percentiles::default, |report| report.with_losses)
     }
+
+    /// All objectives were met.
+    #[must_use]
+    pub fn objectives_met(&self) -> bool {
+        self.objectives.iter().all(|objective| objective.met)
+    }
+}
+
+/// Percentiles of the pairs that occurred.
+#[must_use]
+pub fn pairs(stats: &Stats) -> BTreeMap<String, PairReport> {
+    Pair::ALL
+        .iter()
+        .map(|pair| {
+            let times = stats.pair(*pair);
+            let report = PairReport {
+                answered: Percentiles::of(&times.answered),
+                with_losses: Percentiles::of(&times.with_losses()),
+            };
+            (pair.as_str().to_owned(), report)
+        })
+        .filter(|(_, report)| report.with_losses.count > 0)
+        .collect()
 }
 
 /// With less of a core than this, the generator's absences show in the latencies.
@@ -384,93 +413,43 @@ pub fn rate_and_window(pace: Pace) -> (Option<f64>, Option<u32>) {
     }
 }
 
-/// Writes `.hgrm` per pair, `summary.json` and `report.html` into a folder; returns the path of the
-/// page.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn write_all(folder: &Path, summary: &Summary, stats: &Stats) -> io::Result<PathBuf> {
-    fs::create_dir_all(folder)?;
-    for pair in Pair::ALL {
-        let times = stats.pair(*pair);
-        for (suffix, histogram) in [("", &times.answered), (".losses", &times.with_losses())] {
-            if !times.with_losses().is_empty() {
-                let path = folder.join(format!("{}{suffix}.hgrm", pair.as_str()));
-                write_hgrm(&mut BufWriter::new(fs::File::create(path)?), histogram)?;
-            }
-        }
-    }
-    let lag = fs::File::create(folder.join("lag.hgrm"))?;
-    write_hgrm(&mut BufWriter::new(lag), &stats.lag)?;
-    let json = serde_json::to_vec_pretty(summary).map_err(io::Error::other)?;
-    fs::write(folder.join("summary.json"), json)?;
-    let path = folder.join("report.html");
-    fs::write(&path, page(summary, stats))?;
-    Ok(path)
-}
-
-/// Writes a histogram as HdrHistogram's percentile text, in microseconds, as its plotters read it.
-///
-/// # Errors
-/// Of the writer.
-pub fn write_hgrm(out: &mut impl Write, histogram: &Histogram<u64>) -> io::Result<()> {
-    writeln!(
-        out,
-        "{:>12} {:>17} {:>10} {:>17}\n",
-        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
-    )?;
-    let mut total = 0;
-    for step in histogram.iter_quantiles(5) {
-        total += step.count_since_last_iteration();
-        let (value, q) = (micros(step.value_iterated_to()), step.quantile_iterated_to());
-        if q < 1.0 {
-            writeln!(out, "{value:12.3} {q:17.12} {total:10} {:17.2}", 1.0 / (1.0 - q))?;
-        } else {
-            writeln!(out, "{value:12.3} {q:17.12} {total:10} {:>17}", "inf")?;
-        }
-    }
-    let us = |ns: f64| ns / 1000.0;
-    writeln!(
-        out,
-        "#[Mean    = {:12.3}, StdDeviation   = {:12.3}]",
-        us(histogram.mean()),
-        us(histogram.stdev())
-    )?;
-    writeln!(
-        out,
-        "#[Max     = {:12.3}, Total count    = {:12}]",
-        micros(histogram.max()),
-        histogram.len()
-    )?;
-    writeln!(out, "#[Buckets = {:12}, SubBuckets     = {:12}]", histogram.buckets(), 2048)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::{
         failover::{EventReport, Timeline},
         number::SECOND_NS,
+        record::{Second, set_percentiles},
+        times::Times,
     };
 
     pub(crate) fn sample() -> (Summary, Stats) {
         let mut stats = Stats::new(0);
-        stats.count_many(Counter::Started, 1000);
-        stats.count_many(Counter::Completed, 998);
+        let (mut seconds, mut times) = (Vec::new(), Box::<Times>::default());
+        for second in 1..=2 {
+            stats.count_many(Counter::Started, 500);
+            for i in (0..998_u64).filter(|i| i % 2 == second % 2) {
+                stats.count(Counter::Completed);
+                stats.answered(Pair::SolicitAdvertise, 20_000 + i * 10);
+                stats.answered(Pair::RequestReply, 90_000 + i * 100);
+                stats.answered(Pair::Exchange, 120_000 + i * 110);
+                stats.late(900);
+            }
+            if second == 2 {
+                for _ in 0..2 {
+                    stats.count(Counter::LostReply);
+                    stats.timed_out(Pair::RequestReply, SECOND_NS);
+                    stats.timed_out(Pair::Exchange, SECOND_NS);
+                }
+            }
+            let mut interval = stats.tick(0, second * SECOND_NS, 4, 0);
+            times = stats.swap_times(times);
+            set_percentiles(&mut interval, &times);
+            seconds.push(Second::new(interval, &times));
+            times.clear();
+        }
         stats.count_many(Counter::CompletedInTime, 996);
-        stats.count_many(Counter::LostReply, 2);
-        for i in 0..998_u64 {
-            stats.answered(Pair::SolicitAdvertise, 20_000 + i * 10);
-            stats.answered(Pair::RequestReply, 90_000 + i * 100);
-            stats.answered(Pair::Exchange, 120_000 + i * 110);
-            stats.lag.saturating_record(900);
-        }
-        for _ in 0..2 {
-            stats.timed_out(Pair::RequestReply, SECOND_NS);
-            stats.timed_out(Pair::Exchange, SECOND_NS);
-        }
-        stats.tick(0, SECOND_NS, 4, 0);
-        stats.tick(0, 2 * SECOND_NS, 0, 0);
+        stats.set_seconds(seconds);
         let setup = Setup {
             command: vec!["gemel-bench".into(), "run".into(), "<&>".into()],
             rate: Some(500.0),
@@ -578,7 +557,7 @@ pub(crate) mod tests {
         assert_eq!(reasons(&summary.setup, &stats), [""; 0]);
         assert_eq!(reasons(&setup, &stats).len(), 1, "rate not reached");
         for _ in 0..20 {
-            stats.lag.saturating_record(5_000_000);
+            stats.late(5_000_000);
         }
         stats.count(Counter::NoClient);
         let reasons = reasons(&setup, &stats);
@@ -592,35 +571,5 @@ pub(crate) mod tests {
         let json = serde_json::to_string(&summary).unwrap();
         assert!(!json.contains('\n'));
         assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
-    }
-
-    #[test]
-    fn percentile_text_is_what_plotters_read() {
-        let (_, stats) = sample();
-        let mut text = Vec::new();
-        write_hgrm(&mut text, &stats.pair(Pair::RequestReply).with_losses()).unwrap();
-        let text = String::from_utf8(text).unwrap();
-        let rows: Vec<Vec<&str>> = text
-            .lines()
-            .skip(2)
-            .filter(|line| !line.starts_with('#'))
-            .map(|line| line.split_whitespace().collect())
-            .collect();
-        assert!(rows.len() > 20 && rows.iter().all(|row| row.len() == 4), "{text}");
-        assert_eq!(rows.last().unwrap()[2], "1000");
-        assert_eq!(rows.last().unwrap()[3], "inf");
-        assert!(text.contains("Total count    =         1000"));
-    }
-
-    #[test]
-    fn all_files_are_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let (summary, stats) = sample();
-        let page = write_all(folder.path(), &summary, &stats).unwrap();
-        assert!(page.ends_with("report.html"));
-        for name in ["summary.json", "exchange.hgrm", "exchange.losses.hgrm", "lag.hgrm"] {
-            assert!(folder.path().join(name).is_file(), "{name}");
-        }
-        assert!(!folder.path().join("renew_reply.hgrm").exists());
     }
 }

@@ -1,21 +1,23 @@
 //! For people at a terminal.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     io::{self, IsTerminal, Write},
 };
 
 use hdrhistogram::Histogram;
 
-use super::{Percentiles, Summary};
+use super::{PairReport, Percentiles, Summary};
 use crate::{
     failover::FailoverReport,
     number::{float, index, low32, micros, whole},
+    slo::ObjectiveReport,
     stats::{Counter, Interval, Pair, Stats},
 };
 
 /// The progress line: redrawn on a terminal, one line a second elsewhere.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Live {
     redraw: bool,
     quiet: bool,
@@ -67,7 +69,7 @@ fn line(interval: &Interval) -> String {
 }
 
 /// A time with a unit that suits it.
-pub(super) fn time(us: f64) -> String {
+pub(crate) fn time(us: f64) -> String {
     if us < 1000.0 {
         format!("{us:.1} us")
     } else if us < 1_000_000.0 {
@@ -78,7 +80,7 @@ pub(super) fn time(us: f64) -> String {
 }
 
 /// A number with thousands set apart.
-pub(super) fn grouped(value: u64) -> String {
+pub(crate) fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -128,14 +130,8 @@ fn write_text(out: &mut String, summary: &Summary, stats: &Stats) -> std::fmt::R
         summary.lost_replies,
         summary.loss * 100.0,
     )?;
-    table(out, summary)?;
-    for pair in Pair::ALL.iter().filter(|pair| !pair.is_whole()) {
-        let times = &stats.pair(*pair).answered;
-        if !times.is_empty() {
-            writeln!(out, "\n{}", pair.title())?;
-            histogram(out, times)?;
-        }
-    }
+    table(out, &summary.pairs, &summary.lag)?;
+    histograms(out, stats)?;
     counters(out, summary)?;
     if let Some(report) = &summary.failover {
         failover(out, report)?;
@@ -143,10 +139,36 @@ fn write_text(out: &mut String, summary: &Summary, stats: &Stats) -> std::fmt::R
     if let Some(report) = &summary.scenario {
         write!(out, "\n{report}")?;
     }
+    objectives(out, summary)?;
     verdict(out, summary)
 }
 
-fn table(out: &mut String, summary: &Summary) -> std::fmt::Result {
+/// The percentile table and the histograms alone, of times that were stored without a summary.
+#[must_use]
+pub fn times_text(stats: &Stats) -> String {
+    let mut out = String::new();
+    // A String takes everything.
+    let _ = table(&mut out, &super::pairs(stats), &Percentiles::of(&stats.lag))
+        .and_then(|()| histograms(&mut out, stats));
+    out
+}
+
+fn histograms(out: &mut String, stats: &Stats) -> std::fmt::Result {
+    for pair in Pair::ALL.iter().filter(|pair| !pair.is_whole()) {
+        let times = stats.pair(*pair);
+        if !times.answered.is_empty() || !times.timed_out.is_empty() {
+            writeln!(out, "\n{}", pair.title())?;
+            histogram(out, &times.answered, times.timed_out.len())?;
+        }
+    }
+    Ok(())
+}
+
+fn table(
+    out: &mut String,
+    pairs: &BTreeMap<String, PairReport>,
+    lag: &Percentiles,
+) -> std::fmt::Result {
     writeln!(
         out,
         "\n{:<42} {:>11} {:>10} {:>10} {:>10} {:>10} {:>10}",
@@ -165,18 +187,18 @@ fn table(out: &mut String, summary: &Summary) -> std::fmt::Result {
         )
     };
     for pair in Pair::ALL {
-        if let Some(report) = summary.pairs.get(pair.as_str()) {
+        if let Some(report) = pairs.get(pair.as_str()) {
             row(pair.title(), &report.answered)?;
             if report.with_losses.count != report.answered.count {
                 row("  ... with losses as time-outs", &report.with_losses)?;
             }
         }
     }
-    row("lag of the generator", &summary.lag)
+    row("lag of the generator", lag)
 }
 
-/// Bars over steps of 1, 2, 5 times a power of ten.
-fn histogram(out: &mut String, times: &Histogram<u64>) -> std::fmt::Result {
+/// Bars over steps of 1, 2, 5 times a power of ten; what was given up has a bar of its own.
+fn histogram(out: &mut String, times: &Histogram<u64>, given_up: u64) -> std::fmt::Result {
     const WIDTH: u64 = 50;
     let mut edges = vec![0];
     let mut decade = 100_u64;
@@ -188,17 +210,25 @@ fn histogram(out: &mut String, times: &Histogram<u64>) -> std::fmt::Result {
         .array_windows()
         .map(|&[from, to]| (from, to, times.count_between(from, to - 1)))
         .collect();
-    let tallest = bars.iter().map(|bar| bar.2).max().unwrap_or(0).max(1);
+    let tallest = bars.iter().map(|bar| bar.2).max().unwrap_or(0).max(given_up).max(1);
     let first = bars.iter().position(|bar| bar.2 > 0).unwrap_or(0);
     let last = bars.iter().rposition(|bar| bar.2 > 0).unwrap_or(0);
-    for (_, to, count) in &bars[first..=last] {
-        let eighths = whole(float(count * WIDTH * 8) / float(tallest)).max(u64::from(*count > 0));
+    let bar = |count: u64| {
+        let eighths = whole(float(count * WIDTH * 8) / float(tallest)).max(u64::from(count > 0));
         let mut bar = "█".repeat(index(low32(eighths / 8)));
         if let Some(part) = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].get(index(low32(eighths % 8)))
         {
             bar.push_str(part);
         }
-        writeln!(out, "  < {:>9} {:>11} {bar}", time(micros(*to)), grouped(*count))?;
+        bar
+    };
+    if !times.is_empty() {
+        for (_, to, count) in &bars[first..=last] {
+            writeln!(out, "  < {:>9} {:>11} {}", time(micros(*to)), grouped(*count), bar(*count))?;
+        }
+    }
+    if given_up > 0 {
+        writeln!(out, "  no answer   {:>11} {}", grouped(given_up), bar(given_up))?;
     }
     Ok(())
 }
@@ -264,6 +294,28 @@ fn failover(out: &mut String, report: &FailoverReport) -> std::fmt::Result {
     Ok(())
 }
 
+fn objectives(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    if !summary.objectives.is_empty() {
+        let valid = if summary.valid { "" } else { ": all missed, for the run is not valid" };
+        writeln!(out, "\nobjectives{valid}")?;
+    }
+    for report in &summary.objectives {
+        let word = if report.met { "met" } else { "MISSED" };
+        writeln!(out, "  {word:<6}  {:<28} measured {}", report.objective, measured(report))?;
+    }
+    Ok(())
+}
+
+/// What was measured for an objective, for people.
+pub(super) fn measured(report: &ObjectiveReport) -> String {
+    match (report.measured, report.unit.as_str()) {
+        (None, _) => "nothing".into(),
+        (Some(us), "us") => time(us),
+        (Some(share), "%") => format!("{share:.4} %"),
+        (Some(value), _) => format!("{value:.1}{}", report.unit),
+    }
+}
+
 fn verdict(out: &mut String, summary: &Summary) -> std::fmt::Result {
     if !summary.passed {
         writeln!(out, "\nFAILED: the server broke the rules")?;
@@ -298,6 +350,7 @@ mod tests {
         let (summary, stats) = sample();
         let text = text(&summary, &stats);
         for piece in [
+            "  no answer             2 ▏",
             "mode memory   500 exchanges/s offered   1,000 clients",
             "998 exchanges in 2.00 s: 498 exchanges/s   lost 0 ADVERTISE, 2 REPLY   loss 0.2000 %",
             "SOLICIT → ADVERTISE",
@@ -316,14 +369,20 @@ mod tests {
             times.saturating_record(ns);
         }
         let mut out = String::new();
-        histogram(&mut out, &times).unwrap();
+        histogram(&mut out, &times, 3).unwrap();
         let counted: u64 = out
             .lines()
             .map(|line| {
-                line.split_whitespace().nth(3).unwrap().replace(',', "").parse::<u64>().unwrap()
+                let column = if line.contains("no answer") { 2 } else { 3 };
+                line.split_whitespace()
+                    .nth(column)
+                    .unwrap()
+                    .replace(',', "")
+                    .parse::<u64>()
+                    .unwrap()
             })
             .sum();
-        assert_eq!(counted, 8, "{out}");
+        assert_eq!(counted, 8 + 3, "{out}");
         assert!(out.contains("█"), "{out}");
     }
 

@@ -80,3 +80,119 @@ impl fmt::Display for SetupReport {
         )
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::find_max::Step;
+
+    /// A report of each scenario, and what it says in words.
+    pub(crate) fn all() -> Vec<(ScenarioReport, &'static [&'static str])> {
+        let setup = SetupReport { wanted: 100, holding: 99, seconds: 1.0, loss: 0.01 };
+        vec![
+            (
+                ScenarioReport::Ramp(ramp()),
+                &[
+                    "DHCPv6 ramp",
+                    "1000 to 2000 exchanges/s",
+                    "Borne 1000/s; at 2000/s too much",
+                    "\"broke_at\":2000",
+                ],
+            ),
+            (
+                ScenarioReport::Avalanche(storm(None)),
+                &[
+                    "DHCPv6 avalanche",
+                    "everybody within 1 s",
+                    "90 of 100 (90.00 %)",
+                    "never",
+                    "\"shares\":[[\"50 %\",0.5],[\"90 %\",0.9]]",
+                ],
+            ),
+            (
+                ScenarioReport::RenewStorm(storm(Some(setup))),
+                &[
+                    "DHCPv6 renewal storm",
+                    "99 of 100 clients hold their leases",
+                    "data-chart=\"served\"",
+                ],
+            ),
+            (
+                ScenarioReport::Mix(MixReport {
+                    setup,
+                    kinds: [("new", 30), ("renew", 70)].map(kind).into(),
+                    holding: 97,
+                    declined_given: 1,
+                }),
+                &[
+                    "DHCPv6 mix",
+                    "<td>new</td><td>25.0 %</td><td>30.0 %</td>",
+                    "97 clients hold a lease",
+                ],
+            ),
+            (
+                ScenarioReport::Churn(ChurnReport {
+                    setup,
+                    fill: 50,
+                    hold_s: 3.0,
+                    arrived: 41,
+                    departed: 42,
+                    holding_min: 48,
+                    holding_max: 52,
+                    holding_mean: 50.2,
+                }),
+                &["DHCPv6 churn", "<td>41</td>", "<td>52</td>"],
+            ),
+            (
+                ScenarioReport::Soak(SoakReport {
+                    interval_s: 5.0,
+                    intervals: 9,
+                    first: Stretch { p99_us: 100.0, loss: 0.0, memory_kib: 20_480 },
+                    last: Stretch { p99_us: 900.0, loss: 0.0, memory_kib: 20_480 },
+                    memory_kib: vec![20_480; 9],
+                    drifts: vec![Drift::P99],
+                }),
+                &["DHCPv6 soak", "<td>DRIFT</td>", "20.0 MiB", "9 intervals of 5.0 s"],
+            ),
+        ]
+    }
+
+    fn ramp() -> RampReport {
+        let step = |rate: f64, loss| Step {
+            rate,
+            exchanges_per_s: rate,
+            loss,
+            p50_us: 50.0,
+            p99_us: 90.0,
+            valid: true,
+            within: true,
+        };
+        let limits = Limits { loss: 0.001, p99_us: None };
+        RampReport::new(false, vec![step(1000.0, 0.0), step(2000.0, 0.5)], limits)
+    }
+
+    fn storm(setup: Option<SetupReport>) -> StormReport {
+        StormReport {
+            setup,
+            clients: 100,
+            served: 90,
+            within_s: 1.0,
+            all_begun_s: 1.0,
+            until_50_s: Some(0.5),
+            until_90_s: Some(0.9),
+            until_99_s: None,
+            until_all_s: None,
+            sent: 250,
+            retransmissions: 70,
+            restarts: 0,
+            messages_per_served: 2.5,
+            curve: vec![Served { at_s: 0.5, clients: 50 }, Served { at_s: 0.9, clients: 90 }],
+        }
+    }
+
+    fn kind((name, begun): (&str, u64)) -> KindReport {
+        let share = if name == "new" { 0.25 } else { 0.75 };
+        let (answered, lost, p50_us, p99_us) = (begun, 0, 50.0, 90.0);
+        KindReport { kind: name.into(), share, begun, answered, lost, p50_us, p99_us }
+    }
+}

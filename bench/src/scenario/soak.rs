@@ -50,17 +50,16 @@ pub struct SoakReport {
 }
 
 impl SoakReport {
-    /// Compares what lies before `sent_s`, when the last exchange had been begun. `memory_kib` has a value
-    /// for each of the `series`, as far as it was measured.
+    /// Compares what lies before `sent_s`, when the last exchange had been begun. The memory is that of
+    /// the `series`.
     #[must_use]
-    pub fn new(interval_s: f64, series: &[Interval], memory_kib: Vec<u64>, sent_s: f64) -> Self {
-        let whole: Vec<(Interval, u64)> = series
+    pub fn new(interval_s: f64, series: &[Interval], sent_s: f64) -> Self {
+        let whole: Vec<Interval> = series
             .iter()
-            .zip(memory_kib.iter().copied().map(Some).chain(std::iter::repeat(None)))
-            .filter(|(interval, _)| interval.length_s > interval_s * 0.9)
-            .filter(|(interval, _)| interval.at_s < sent_s + interval_s * 0.1)
-            .map(|(interval, memory)| (*interval, memory.unwrap_or(0)))
+            .filter(|interval| interval.length_s > interval_s * 0.9)
+            .filter(|interval| interval.at_s < sent_s + interval_s * 0.1)
             .skip(1)
+            .copied()
             .collect();
         let third = whole.len() / 3;
         let first = stretch(&whole[..third]);
@@ -75,19 +74,20 @@ impl SoakReport {
         if last.memory_kib > first.memory_kib / 10 * 11 + 8 * 1024 {
             drifts.push(Drift::Memory);
         }
+        let memory_kib = series.iter().map(|interval| interval.memory_kib).collect();
         Self { interval_s, intervals: whole.len(), first, last, memory_kib, drifts }
     }
 }
 
-fn stretch(intervals: &[(Interval, u64)]) -> Stretch {
-    let mut p99: Vec<f64> = intervals.iter().map(|(interval, _)| interval.p99_us).collect();
+fn stretch(intervals: &[Interval]) -> Stretch {
+    let mut p99: Vec<f64> = intervals.iter().map(|interval| interval.p99_us).collect();
     p99.sort_by(f64::total_cmp);
-    let started = intervals.iter().map(|(interval, _)| interval.started).sum();
-    let missed = intervals.iter().map(|(interval, _)| interval.lost + interval.failed).sum();
+    let started = intervals.iter().map(|interval| interval.started).sum();
+    let missed = intervals.iter().map(|interval| interval.lost + interval.failed).sum();
     Stretch {
         p99_us: p99.get(p99.len() / 2).copied().unwrap_or(0.0),
         loss: ratio(missed, started),
-        memory_kib: intervals.iter().map(|(_, memory)| *memory).max().unwrap_or(0),
+        memory_kib: intervals.iter().map(|interval| interval.memory_kib).max().unwrap_or(0),
     }
 }
 
@@ -129,11 +129,13 @@ mod tests {
         let mut series: Vec<_> = p99
             .iter()
             .zip(lost)
-            .map(|(p99_us, lost)| Interval {
+            .zip(memory)
+            .map(|((p99_us, lost), memory_kib)| Interval {
                 length_s: 2.0,
                 started: 1000,
                 lost,
                 p99_us: *p99_us,
+                memory_kib,
                 ..Interval::default()
             })
             .collect();
@@ -141,7 +143,7 @@ mod tests {
         series.push(Interval { length_s: 0.5, at_s: 8.0, p99_us: 1e9, ..Interval::default() });
         // Nothing was sent in most of the one after that.
         series.push(Interval { length_s: 2.0, at_s: 10.0, started: 1, lost: 9, ..series[1] });
-        SoakReport::new(2.0, &series, memory.to_vec(), 8.1)
+        SoakReport::new(2.0, &series, 8.1)
     }
 
     #[test]
@@ -165,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_short_run_says_nothing() {
-        let report = SoakReport::new(2.0, &[], Vec::new(), 1.0);
+        let report = SoakReport::new(2.0, &[], 1.0);
         assert_eq!((report.intervals, report.drifts.len()), (0, 0));
         assert!(report.to_string().contains("too short"));
     }

@@ -142,6 +142,8 @@ fn addition(
     // Of an ACTIVE here, or of the received one: whether it lasts beyond what the other version says.
     let outlasts = ours.state_expiration_time > received.start;
     let is_outlasted = received.state_expiration_time > ours.start_time_of_state;
+    // Of a lease that is over here, or free.
+    let ended_before = ours.start_time_of_state <= received.start;
     let heard = ours.client_last_transaction_time.max(ours.partner_raw_clt_time);
     let received_heard = received.clt.unwrap_or_default().max(received.partner_raw_clt_time);
     let is_untold = !ours.update_pending && ours.start_time_of_state == AbsoluteTime::ZERO;
@@ -162,8 +164,15 @@ fn addition(
         // Both say that the lease is nobody's. But what was told before this end may be on its way,
         // and be accepted by a partner that knows only of an earlier one.
         (Expired | Released | Reset, Expired | Released | Reset) => {
-            let is_later = received.start >= ours.start_time_of_state;
-            Some(if is_later { Decision::Accept } else { outdated })
+            Some(if ended_before { Decision::Accept } else { outdated })
+        }
+        // The same for who says that it has been free since then.
+        (Expired | Released | Reset, Free | FreeBackup | PendingFree) => {
+            Some(if ended_before { Decision::Accept } else { outdated })
+        }
+        (Free | FreeBackup | PendingFree, Expired | Released | Reset) => {
+            let ends_after = received.start > ours.start_time_of_state;
+            Some(if ends_after { Decision::Accept } else { outdated })
         }
         (Expired, Active) if is_outlasted => Some(Decision::Accept),
         (Expired, Active) => Some(outdated),

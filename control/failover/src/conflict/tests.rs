@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::update;
 
+mod crossing;
+
 const NOW: AbsoluteTime = AbsoluteTime(1_000_000);
 const STATUSES: [BindingStatus; 7] = [
     BindingStatus::Active,
@@ -363,71 +365,6 @@ proptest! {
         prop_assert_eq!(a.client_key(), b.client_key());
         prop_assert_eq!(a.state_expiration_time, b.state_expiration_time);
         prop_assert_eq!(a.valid_lifetime, b.valid_lifetime);
-    }
-}
-
-/// One server has seen a lease end, the other has extended it since and sees it end at this moment.
-/// Both tell each other; whose clock says what must not make both give way, for then the one that
-/// had ended it believes that it runs, and the other that it is free.
-#[test]
-fn ends_that_cross_are_not_swapped() {
-    let expired = version(BindingStatus::Expired, 1, -4, 0);
-    let active = version(BindingStatus::Active, 1, -250, 0);
-    for role in [Role::Primary, Role::Secondary] {
-        for offset in -10..=10 {
-            let verdict = |ours: &Binding, theirs: &Binding| {
-                received_at(theirs, NOW, at(offset), |it| decide(ours, &it, role, at(offset)))
-            };
-            assert_ne!(verdict(&active, &expired), Decision::Accept, "{offset}");
-            assert_eq!(verdict(&expired, &active), Decision::Accept, "{offset}");
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
-
-    /// Two updates of one lease cross, and may be long under way: it is not free at one server and
-    /// somebody's at the other afterwards.
-    #[test]
-    fn not_both_give_way(
-        versions in [any_version(), any_version()],
-        clocks in [-30..=30_i32, -30..=30_i32],
-        sent in [-60..=0_i32, -60..=0_i32],
-    ) {
-        if !versions.iter().all(|it| it.update_pending) {
-            return Ok(());
-        }
-        let roles = [Role::Primary, Role::Secondary];
-        let results = [0, 1].map(|here| {
-            let (ours, theirs, now) = (&versions[here], &versions[1 - here], at(clocks[here]));
-            received_at(theirs, at(clocks[here] + sent[here]), now, |theirs| {
-                let accepted = decide(ours, &theirs, roles[here], now) == Decision::Accept;
-                let after = update::accept(ours, &theirs, roles[here]);
-                accepted.then(|| after.unwrap_or_else(|| ours.clone()))
-            })
-        });
-        if let [Some(one), Some(other)] = results {
-            prop_assert_eq!(is_free(one.status), is_free(other.status), "{:?} {:?}", one, other);
-        }
-    }
-}
-
-/// A lease is extended at one server and, before the partner has heard of that, over; the partner had
-/// ended it before. It takes what it hears first, and then has to hear of the later end.
-#[test]
-fn an_end_does_not_yield_to_an_earlier_one() {
-    use BindingStatus::{Active, Expired, Released, Reset};
-    let active = version(Active, 1, -50, -5);
-    let earlier = version(Expired, 1, -20, 0);
-    for role in [Role::Primary, Role::Secondary] {
-        assert_eq!(judge(&earlier, &active, role), Decision::Accept);
-        for status in [Expired, Released, Reset] {
-            let later = version(status, 1, -5, 0);
-            assert_eq!(judge(&later, &earlier, role), OUTDATED);
-            assert_eq!(judge(&earlier, &later, role), Decision::Accept);
-        }
-        assert_eq!(judge(&active, &version(Expired, 1, -5, 0), role), Decision::Accept);
     }
 }
 

@@ -665,4 +665,49 @@ mod tests {
         assert_eq!(rig.durable(), [lease, lease]);
         assert_eq!(rig.control.status.lock().expired, 1);
     }
+
+    #[test]
+    fn no_lease_ends_before_the_table_is_full() {
+        let mut rig = Rig::new(Script::default());
+        let service = Arc::new(ServiceState::warming());
+        rig.control.service = Arc::clone(&service);
+        let (ends, end) = bounded::<EndWarmUp<Script>>(1);
+        let warmth = Arc::new(Warmth::new(Instant::now()));
+        rig.control = rig.control.while_warming(end, Arc::clone(&warmth));
+        let lease = rig.grant(b"one");
+        rig.round(0);
+        assert_eq!(rig.durable(), [lease], "updates are stored meanwhile");
+        rig.control.look_at_warm_up();
+        rig.control.expire_due = rig.begun;
+        let over = NOW.plus(TERMS.valid_lifetime);
+        rig.control.round(rig.begun, over);
+        assert_eq!((rig.table.len(), rig.control.status.lock().expired), (1, 0));
+        assert!(warmth.view().is_some());
+
+        let table = Arc::clone(&rig.table);
+        let at_the_end = Arc::clone(&service);
+        let ended = Box::new(move |journal: &mut Script| {
+            assert!(at_the_end.load().is_warming(), "the store is told first");
+            assert_eq!((journal.durable.is_empty(), table.len()), (false, 1));
+            Ok(())
+        });
+        assert!(ends.send(ended).is_ok());
+        rig.control.look_at_warm_up();
+        assert!(!service.load().is_warming());
+        assert_eq!(warmth.view(), None);
+        rig.control.round(rig.begun, over);
+        assert_eq!((rig.table.len(), rig.control.status.lock().expired), (0, 1));
+    }
+
+    #[test]
+    fn a_table_that_stays_incomplete_never_warms() {
+        let mut rig = Rig::new(Script::default());
+        rig.control.service = Arc::new(ServiceState::warming());
+        let (ends, end) = bounded::<EndWarmUp<Script>>(1);
+        rig.control = rig.control.while_warming(end, Arc::new(Warmth::new(Instant::now())));
+        drop(ends);
+        rig.control.look_at_warm_up();
+        assert!(rig.control.warming.is_none());
+        assert!(rig.control.service.load().is_warming());
+    }
 }

@@ -82,17 +82,11 @@ pub struct WarmingView {
 }
 
 impl Warmth {
-    fn new(begun: Instant) -> Self {
+    /// An empty table of a process that started then.
+    #[must_use]
+    pub fn new(begun: Instant) -> Self {
         let (done, total) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { begun, done, total, ended: AtomicBool::new(false) }
-    }
-
-    /// A table that is full.
-    #[must_use]
-    pub fn full() -> Self {
-        let warmth = Self::new(Instant::now());
-        warmth.end();
-        warmth
     }
 
     /// How far it is; `None` when it is full.
@@ -351,5 +345,168 @@ pub fn log_progress() -> impl FnMut(Progress) {
             due = Instant::now() + Duration::from_secs(1);
             info!(?progress, "reading the store");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use gemel_lease::{
+        ClientDuid, Ownership, PoolConfig, PoolRange, PoolSet, TableConfig, Terms, UpdateBatch,
+        UpdateSink as _,
+    };
+    use gemel_store::{Durability, StoreConfig};
+    use gemel_wire::IaId;
+
+    use super::*;
+
+    const N: u32 = 5000;
+    const NOW: AbsoluteTime = AbsoluteTime(800_000_000);
+
+    fn open(dir: &Path) -> Store {
+        let config = StoreConfig {
+            segment_len: 1 << 20,
+            checkpoint_interval: Duration::from_millis(1),
+            ..StoreConfig::new(dir, Durability::Process, [7; 32])
+        };
+        Store::open(config, |_| {}).unwrap()
+    }
+
+    fn new_table() -> Arc<LeaseTable> {
+        let range = PoolRange::Addresses {
+            first: "2001:db8::".parse().unwrap(),
+            last: "2001:db8::ffff".parse().unwrap(),
+        };
+        let pools = PoolSet::new(vec![PoolConfig { range, ownership: Ownership::Sole }]).unwrap();
+        Arc::new(LeaseTable::new(&TableConfig::default(), pools))
+    }
+
+    fn lease(number: u32) -> Lease {
+        Lease::address((0x2001_0db8_u128 << 96 | u128::from(number)).into())
+    }
+
+    fn binding(number: u32, status: BindingStatus) -> Binding {
+        Binding {
+            lease: lease(number),
+            status,
+            duid: ClientDuid::new(&number.to_be_bytes()),
+            iaid: IaId(1),
+            state_expiration_time: NOW.plus(100),
+            ..Binding::EMPTY
+        }
+    }
+
+    fn fill(store: &mut Store) {
+        let mut batch = UpdateBatch::default();
+        for number in 0..N {
+            batch.push(&binding(number, BindingStatus::Active), u64::from(number) + 1);
+        }
+        store.append(batch.as_bytes()).unwrap();
+        store.commit().unwrap();
+        store.checkpoint().unwrap();
+        // Released, and not in the checkpoint.
+        batch.clear();
+        batch.push(&binding(9, BindingStatus::Free), u64::from(N) + 1);
+        store.append(batch.as_bytes()).unwrap();
+        store.commit().unwrap();
+    }
+
+    fn extend(table: &LeaseTable, number: u32, sink: &mut UpdateBatch) -> bool {
+        let duid = number.to_be_bytes();
+        let key = ClientKey { duid: &duid, kind: IaKind::Na, iaid: IaId(1) };
+        let terms = Terms::unlimited(1000, 1000);
+        table.lock(key).extend(lease(number), &terms, NOW, sink).is_some()
+    }
+
+    #[test]
+    fn the_table_is_filled_beside_renewals_which_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        fill(&mut store);
+        drop(store);
+
+        let mut store = open(dir.path());
+        let before = store.monitor().status().checkpoint;
+        let table = new_table();
+        let service = ServiceState::warming();
+        let mut warming = Warming::start(&mut store, &table, Instant::now()).unwrap();
+        let recall = warming.recall();
+        let mut sink = UpdateBatch::default();
+        let renewed: Vec<u32> = (0..N).step_by(7).collect();
+        for &number in &renewed {
+            let duid = number.to_be_bytes();
+            let key = ClientKey { duid: &duid, kind: IaKind::Na, iaid: IaId(1) };
+            recall.recall(&table, key, lease(number));
+            // Nobody gets what another client has.
+            let other = ClientKey { duid: b"another", ..key };
+            recall.recall(&table, other, lease(number));
+            assert!(extend(&table, number, &mut sink));
+        }
+        store.append(sink.as_bytes()).unwrap();
+        store.commit().unwrap();
+        assert_eq!(store.monitor().status().checkpoint, before, "no checkpoint meanwhile");
+        assert!(store.checkpoint().is_err());
+
+        warming.finish(&mut store, &table, &service).unwrap();
+        assert!(!service.load().is_warming());
+        assert_eq!(warming.warmth().view(), None);
+        assert_eq!(table.len(), N as usize - 1, "what was released is not back");
+        assert!(table.is_free(lease(9)));
+        store.checkpoint().unwrap();
+        assert!(store.monitor().status().checkpoint > before);
+        // A worker that has not heard of the end brings nothing back.
+        let duid = 9_u32.to_be_bytes();
+        let key = ClientKey { duid: &duid, kind: IaKind::Na, iaid: IaId(1) };
+        recall.recall(&table, key, lease(9));
+        assert!(table.is_free(lease(9)));
+        warming.stop();
+        drop(store);
+
+        let mut store = open(dir.path());
+        let again = new_table();
+        let mut warming = Warming::start(&mut store, &again, Instant::now()).unwrap();
+        warming.finish(&mut store, &again, &ServiceState::warming()).unwrap();
+        for number in 0..N {
+            assert_eq!(again.binding(lease(number)), table.binding(lease(number)), "{number}");
+        }
+        assert_eq!(
+            again.binding(lease(7)).unwrap().state_expiration_time,
+            NOW.plus(1000),
+            "as it was extended"
+        );
+        warming.stop();
+    }
+
+    #[test]
+    fn a_server_that_stops_early_leaves_everything_in_the_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        fill(&mut store);
+        drop(store);
+        let mut store = open(dir.path());
+        let table = new_table();
+        let mut warming = Warming::start(&mut store, &table, Instant::now()).unwrap();
+        let mut sink = UpdateBatch::default();
+        let duid = 3_u32.to_be_bytes();
+        let key = ClientKey { duid: &duid, kind: IaKind::Na, iaid: IaId(1) };
+        warming.recall().recall(&table, key, lease(3));
+        assert!(extend(&table, 3, &mut sink));
+        store.append(sink.as_bytes()).unwrap();
+        store.commit().unwrap();
+        drop(warming.take_end());
+        warming.stop();
+        assert!(store.checkpoint().is_err());
+        drop(store);
+
+        let mut store = open(dir.path());
+        let mut found = None;
+        let each = |record: Record| {
+            if record.binding.lease == lease(3) {
+                found = Some(record.binding.state_expiration_time);
+            }
+        };
+        assert_eq!(store.restore(each, |_| {}).unwrap().records, u64::from(N));
+        assert_eq!(found, Some(NOW.plus(1000)));
     }
 }

@@ -245,7 +245,7 @@ pub struct Server {
 
 impl Server {
     /// Writes the configuration and starts the server, with its state in the lab's folder; returns
-    /// when it serves on all interfaces.
+    /// when it serves on all interfaces, in full.
     ///
     /// # Errors
     /// When it does not; the error shows its log.
@@ -262,6 +262,7 @@ impl Server {
     pub fn start_with_missing(lab: &Lab, namespace: &Namespace, config: &Config) -> Result<Self> {
         let mut server = Self::spawn(lab, namespace, config)?;
         server.process.wait_for_line("ready", START_TIMEOUT)?;
+        server.process.wait_for_line("warm:", START_TIMEOUT)?;
         Ok(server)
     }
 
@@ -465,7 +466,7 @@ impl Server {
         lab::output(&mut command)
     }
 
-    /// Waits until a server that was just started serves on all interfaces.
+    /// Waits until a server that was just started serves on all interfaces, in full.
     ///
     /// # Errors
     /// When it does not in time; the error shows its log.
@@ -482,7 +483,8 @@ impl Server {
             let Ok(status) = self.status() else { return Ok(None) };
             let interfaces = status["interfaces"].as_array().map_or(&[][..], Vec::as_slice);
             let serving = interfaces.iter().all(|interface| interface["serving"] == true);
-            Ok((serving && !interfaces.is_empty()).then_some(()))
+            let warm = status["warming"].is_null();
+            Ok((serving && warm && !interfaces.is_empty()).then_some(()))
         })
     }
 }

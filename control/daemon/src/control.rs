@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::{Receiver, RecvTimeoutError, TryRecvError};
 use gemel_lease::{AbsoluteTime, LeaseTable, UpdateBatch};
 use gemel_store::{Store, StoreError};
 use gemel_worker::{
@@ -18,7 +18,10 @@ use gemel_worker::{
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info};
 
-use crate::pair::tap::Tap;
+use crate::{
+    pair::tap::Tap,
+    warm::{EndWarmUp, Warmth, end_warm_up},
+};
 
 /// Submissions that one group commit takes at most, so that a reply never waits for an endless one.
 const COMMIT_SUBMISSIONS_MAX: usize = 1024;
@@ -34,6 +37,8 @@ const JOURNAL_FULL_PATIENCE: Duration = Duration::from_secs(5);
 const SETTLING_PAUSE: Duration = Duration::from_millis(2);
 /// Pause between looks at a full journal, which the checkpoint thread drains.
 const JOURNAL_FULL_PAUSE: Duration = Duration::from_millis(2);
+/// Pause between looks at whether the lease table has been filled, where nothing else is to be done.
+const WARMING_PAUSE: Duration = Duration::from_millis(10);
 
 /// What the control thread needs of a store; [`Store`] is the one that counts.
 pub trait Journal {
@@ -108,6 +113,8 @@ pub struct Control<J> {
     /// To the pair thread, if there is one.
     tap: Option<Tap>,
     recorder: Option<Recorder>,
+    /// While the lease table is being filled.
+    warming: Option<(Receiver<EndWarmUp<J>>, Arc<Warmth>)>,
 }
 
 impl<J: Journal> Control<J> {
@@ -136,7 +143,16 @@ impl<J: Journal> Control<J> {
             full_since: None,
             tap,
             recorder: None,
+            warming: None,
         }
+    }
+
+    /// Begins with a lease table that is still being filled, as the service state says: leases do
+    /// not end before `end` brings what ends the warm-up.
+    #[must_use]
+    pub fn while_warming(mut self, end: Receiver<EndWarmUp<J>>, warmth: Arc<Warmth>) -> Self {
+        self.warming = Some((end, warmth));
+        self
     }
 
     /// Has what each group commit does timed.
@@ -151,6 +167,7 @@ impl<J: Journal> Control<J> {
     pub fn run(mut self) -> J {
         loop {
             let connected = self.take();
+            self.look_at_warm_up();
             self.round(Instant::now(), wall_clock());
             if let Some(recorder) = &mut self.recorder {
                 recorder.publish(Instant::now());
@@ -167,12 +184,15 @@ impl<J: Journal> Control<J> {
             // The checkpoint thread is what we wait for; it has no channel to us.
             std::thread::sleep(JOURNAL_FULL_PAUSE);
         }
-        let due = self.retry_due.unwrap_or(self.expire_due).min(self.expire_due);
+        let due = self.next_due();
         let mut connected = true;
         if self.taken.is_empty() {
             let mut wait = due.saturating_duration_since(Instant::now());
             if self.settling.is_some() {
                 wait = wait.min(SETTLING_PAUSE);
+            }
+            if self.warming.is_some() {
+                wait = wait.min(WARMING_PAUSE);
             }
             match self.submissions.recv_timeout(wait) {
                 Ok(submission) => self.taken.push_back(submission),
@@ -187,6 +207,30 @@ impl<J: Journal> Control<J> {
         connected
     }
 
+    /// When something is to be done that nobody submits.
+    fn next_due(&self) -> Instant {
+        // Nothing expires in a table that is being filled.
+        let expire = match self.service.load().is_warming() {
+            true => Instant::now() + EXPIRE_EVERY,
+            false => self.expire_due,
+        };
+        self.retry_due.map_or(expire, |retry| retry.min(expire))
+    }
+
+    /// Ends the warm-up when the table is full.
+    fn look_at_warm_up(&mut self) {
+        let Some((end, warmth)) = &self.warming else { return };
+        match end.try_recv() {
+            Ok(end) => {
+                end_warm_up(end, &mut self.journal, &self.table, &self.service, warmth);
+                self.warming = None;
+            }
+            Err(TryRecvError::Empty) => {}
+            // It has failed, which the main thread hears; nothing ends in a table with gaps.
+            Err(TryRecvError::Disconnected) => self.warming = None,
+        }
+    }
+
     /// One group commit, and whatever else is due at `now`.
     fn round(&mut self, now: Instant, wall: AbsoluteTime) {
         if self.retry_due.is_some_and(|due| now >= due) {
@@ -197,7 +241,7 @@ impl<J: Journal> Control<J> {
             self.try_to_settle();
             return;
         }
-        if now >= self.expire_due {
+        if now >= self.expire_due && !self.service.load().is_warming() {
             let ended = self.table.expire(wall, EXPIRE_MAX, &mut self.own);
             self.status.lock().expired += ended.ended as u64;
             self.expire_due = if ended.more { now } else { now + EXPIRE_EVERY };
@@ -620,5 +664,50 @@ mod tests {
         assert_eq!(rig.table.len(), 0);
         assert_eq!(rig.durable(), [lease, lease]);
         assert_eq!(rig.control.status.lock().expired, 1);
+    }
+
+    #[test]
+    fn no_lease_ends_before_the_table_is_full() {
+        let mut rig = Rig::new(Script::default());
+        let service = Arc::new(ServiceState::warming());
+        rig.control.service = Arc::clone(&service);
+        let (ends, end) = bounded::<EndWarmUp<Script>>(1);
+        let warmth = Arc::new(Warmth::new(Instant::now()));
+        rig.control = rig.control.while_warming(end, Arc::clone(&warmth));
+        let lease = rig.grant(b"one");
+        rig.round(0);
+        assert_eq!(rig.durable(), [lease], "updates are stored meanwhile");
+        rig.control.look_at_warm_up();
+        rig.control.expire_due = rig.begun;
+        let over = NOW.plus(TERMS.valid_lifetime);
+        rig.control.round(rig.begun, over);
+        assert_eq!((rig.table.len(), rig.control.status.lock().expired), (1, 0));
+        assert!(warmth.view().is_some());
+
+        let table = Arc::clone(&rig.table);
+        let at_the_end = Arc::clone(&service);
+        let ended = Box::new(move |journal: &mut Script| {
+            assert!(at_the_end.load().is_warming(), "the store is told first");
+            assert_eq!((journal.durable.is_empty(), table.len()), (false, 1));
+            Ok(())
+        });
+        assert!(ends.send(ended).is_ok());
+        rig.control.look_at_warm_up();
+        assert!(!service.load().is_warming());
+        assert_eq!(warmth.view(), None);
+        rig.control.round(rig.begun, over);
+        assert_eq!((rig.table.len(), rig.control.status.lock().expired), (0, 1));
+    }
+
+    #[test]
+    fn a_table_that_stays_incomplete_never_warms() {
+        let mut rig = Rig::new(Script::default());
+        rig.control.service = Arc::new(ServiceState::warming());
+        let (ends, end) = bounded::<EndWarmUp<Script>>(1);
+        rig.control = rig.control.while_warming(end, Arc::new(Warmth::new(Instant::now())));
+        drop(ends);
+        rig.control.look_at_warm_up();
+        assert!(rig.control.warming.is_none());
+        assert!(rig.control.service.load().is_warming());
     }
 }

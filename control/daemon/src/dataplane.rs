@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow};
 use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
 use gemel_ebpf::{FloodLimit, TokenBucket, XdpMode, XdpServer, modes_by_speed};
-use gemel_server::Server;
+use gemel_server::{Recall, Server};
 use gemel_worker::{
     InterfaceInfo, Port, ServerSocket, SocketPort, Worker, WorkerConfig, WorkerCounters,
     WorkerError, XdpPort,
@@ -50,6 +50,7 @@ pub struct Dataplane {
     config: DataplaneConfig,
     server: Arc<Server>,
     service: Arc<ServiceState>,
+    recall: Arc<dyn Recall>,
     submissions: Sender<Submission>,
     resolvers: Resolvers,
     counters: AllCounters,
@@ -78,17 +79,29 @@ struct WorkerThread {
 
 impl Dataplane {
     /// Puts the parts together; nothing runs yet.
+    #[expect(clippy::too_many_arguments, reason = "each is a part that the workers share")]
     pub fn new(
         config: DataplaneConfig,
         server: Arc<Server>,
         service: Arc<ServiceState>,
+        recall: Arc<dyn Recall>,
         submissions: Sender<Submission>,
         resolvers: Resolvers,
         counters: AllCounters,
         stages: Arc<Stages>,
     ) -> Self {
         let next_core = std::cell::Cell::new(0);
-        Self { config, server, service, submissions, resolvers, counters, stages, next_core }
+        Self {
+            config,
+            server,
+            service,
+            recall,
+            submissions,
+            resolvers,
+            counters,
+            stages,
+            next_core,
+        }
     }
 
     /// Starts the workers of an interface that is up and has a link-local address.
@@ -234,6 +247,7 @@ impl Dataplane {
         let config = WorkerConfig { batch: self.config.batch, held_max };
         let server = Arc::clone(&self.server);
         let service = Arc::clone(&self.service);
+        let recall = Arc::clone(&self.recall);
         let stop = Arc::clone(&running.stop);
         let label = label.to_owned();
         let thread = std::thread::Builder::new()
@@ -247,7 +261,7 @@ impl Dataplane {
                 let port = port();
                 let worker =
                     Worker::new(port, server, submitter, service, counters, recorder, config);
-                let result = worker.run(&stop);
+                let result = worker.with_recall(recall).run(&stop);
                 if let Err(error) = &result {
                     error!(worker = label, reason = error_chain(error), "worker ended");
                 }

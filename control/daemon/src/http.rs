@@ -146,6 +146,9 @@ impl Collector for Metrics {
         let up = ConstGauge::new(i64::from(control.failed.is_none()));
         let help = "1 while bindings can be stored, 0 while the server is read-only";
         up.encode(encoder.encode_descriptor("store_up", help, None, MetricType::Gauge)?)?;
+        let warming = ConstGauge::new(i64::from(shared.warmth.view().is_some()));
+        let help = "1 while bindings are read back after a start and only Renewals are served";
+        warming.encode(encoder.encode_descriptor("warming", help, None, MetricType::Gauge)?)?;
         let commits = ConstCounter::new(control.commits);
         let help = "Group commits of binding updates";
         commits.encode(encoder.encode_descriptor("commits", help, None, MetricType::Counter)?)?;

@@ -18,3 +18,4 @@ pub mod slice;
 pub mod stages;
 pub mod status;
 pub mod tune;
+pub mod warm;

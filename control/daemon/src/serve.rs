@@ -11,17 +11,17 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use crossbeam::channel::bounded;
-use gemel_lease::{
-    AbsoluteTime, Binding, BindingStatus, IaKind, Lease, LeaseTable, PairPolicy, PoolId, PoolRange,
-    PoolSet, Record, TableConfig,
-};
+use gemel_lease::{LeaseTable, PairPolicy, PoolId, PoolRange, PoolSet, TableConfig};
 use gemel_server::{Server, ServerConfig};
-use gemel_store::{Durability as StoreDurability, Progress, Store, StoreConfig};
+use gemel_store::{Durability as StoreDurability, Store, StoreConfig};
 use gemel_wire::Duid;
-use gemel_worker::{stages::Stage, submit::ServiceState, wall_clock};
+use gemel_worker::{stages::Stage, submit::ServiceState};
 use parking_lot::{Mutex, RwLock};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
     pair::{Pair, Parts},
     stages::Stages,
     status::{InterfaceStatus, Shared},
+    warm::{Warming, log_progress, panicked},
 };
 
 /// Submissions that may wait for the control thread: several batches of every worker.
@@ -61,14 +62,19 @@ pub fn run(config: Config) -> Result<()> {
         ..TableConfig::default()
     };
     let table = Arc::new(LeaseTable::new(&table_config, pools));
-    restore(&mut store, &table)?;
+    let mut warming = Warming::start(&mut store, &table, started)?;
+    let service = Arc::new(ServiceState::warming());
+    if !config.failover.is_empty() {
+        // A server of a pair answers nobody before it has heard of its partner, and to the partner it
+        // has to speak of every lease.
+        warming.finish(&mut store, &table, &service)?;
+    }
     let server = Server::new(server_config, Arc::clone(&table))
         .context("the configuration does not fit together")?;
     let server = Arc::new(server);
 
     let (submit, submissions) = bounded(SUBMISSIONS);
     let resolvers = Arc::new(RwLock::new(Vec::new()));
-    let service = Arc::new(ServiceState::default());
     let control_status = Arc::new(Mutex::new(ControlStatus::default()));
     let workers = Arc::new(Mutex::new(Vec::new()));
     let stages = Arc::new(Stages::default());
@@ -103,9 +109,10 @@ pub fn run(config: Config) -> Result<()> {
         workers: Arc::clone(&workers),
         stages: Arc::clone(&stages),
         overload: Mutex::default(),
+        warmth: warming.warmth(),
         started: started_wall,
     });
-    let control = Control::new(
+    let mut control = Control::new(
         store,
         table,
         submissions,
@@ -115,6 +122,9 @@ pub fn run(config: Config) -> Result<()> {
         tap,
     )
     .with_recorder(stages.recorder("control", Stage::CONTROL));
+    if let Some(end) = warming.take_end() {
+        control = control.while_warming(end, warming.warmth());
+    }
     let control = std::thread::Builder::new()
         .name("gemel control".to_owned())
         .spawn(move || {
@@ -126,6 +136,7 @@ pub fn run(config: Config) -> Result<()> {
         config.dataplane.clone(),
         Arc::clone(&server),
         service,
+        warming.recall(),
         submit,
         resolvers,
         workers,
@@ -137,7 +148,8 @@ pub fn run(config: Config) -> Result<()> {
         .build()
         .context("cannot start the event loop")?;
     let mut interfaces = Interfaces::new(&config, dataplane, server, Arc::clone(&shared), pair);
-    let result = runtime.block_on(main_loop(&config, &mut interfaces, &shared, started));
+    let warmed = warming.take_result();
+    let result = runtime.block_on(main_loop(&config, &mut interfaces, &shared, started, warmed));
 
     // The partners first, so that they serve at once; then the workers, so that the control thread
     // sees the last of their updates and then ends.
@@ -146,6 +158,7 @@ pub fn run(config: Config) -> Result<()> {
         pair.stop();
     }
     drop(interfaces);
+    warming.stop();
     let mut store = control.join().map_err(|_| anyhow!("the control thread panicked"))?;
     if let Err(error) = store.checkpoint() {
         warn!(reason = %error, "no checkpoint at the end; the journal holds everything");
@@ -160,6 +173,7 @@ async fn main_loop(
     interfaces: &mut Interfaces<'_>,
     shared: &Arc<Shared>,
     started: Instant,
+    warmed: Option<oneshot::Receiver<Result<()>>>,
 ) -> Result<()> {
     let mut monitor = Monitor::new()?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
@@ -173,6 +187,14 @@ async fn main_loop(
         }
     };
     tokio::pin!(http);
+    // Ends with an error alone.
+    let restore = async {
+        if let Some(warmed) = warmed {
+            warmed.await.unwrap_or_else(|_| Err(panicked()))?;
+        }
+        std::future::pending().await
+    };
+    tokio::pin!(restore);
     let mut ready = false;
     loop {
         match monitor.snapshot().await {
@@ -193,6 +215,7 @@ async fn main_loop(
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             result = &mut http => return result,
+            result = &mut restore => return result,
         }
     }
 }
@@ -374,52 +397,6 @@ fn open_store(config: &Config) -> Result<Store> {
         "store open"
     );
     Ok(store)
-}
-
-fn restore(store: &mut Store, table: &LeaseTable) -> Result<()> {
-    let begun = Instant::now();
-    let restored = store
-        .restore(|record| table.restore(record), log_progress())
-        .context("cannot read the bindings back")?;
-    for bad in &restored.bad {
-        let lease = bad.lease.map(|lease| lease.to_string());
-        warn!(lease, reason = bad.reason, "unreadable binding: its lease is kept out of use");
-        if let Some(lease) = bad.lease {
-            table.restore(Record { binding: kept_out(lease), stamp: restored.stamp_max });
-        }
-    }
-    table.finish_restore();
-    if restored.bad_count > 0 {
-        warn!(count = restored.bad_count, "bindings could not be read");
-    }
-    let ms = begun.elapsed().as_millis();
-    info!(records = restored.records, bindings = table.len(), ms, "bindings restored");
-    Ok(())
-}
-
-/// In place of a binding that cannot be read: some client may still use the lease, so nobody else
-/// gets it while this process runs.
-fn kept_out(lease: Lease) -> Binding {
-    let now = wall_clock();
-    Binding {
-        lease,
-        kind: if lease.prefix_len == 128 { IaKind::Na } else { IaKind::Pd },
-        status: BindingStatus::Abandoned,
-        start_time_of_state: now,
-        state_expiration_time: AbsoluteTime::INFINITE,
-        ..Binding::EMPTY
-    }
-}
-
-/// A line of log each second, for databases that take longer than that.
-fn log_progress() -> impl FnMut(Progress) {
-    let mut due = Instant::now() + Duration::from_secs(1);
-    move |progress| {
-        if Instant::now() >= due {
-            due = Instant::now() + Duration::from_secs(1);
-            info!(?progress, "reading the store");
-        }
-    }
 }
 
 /// The configured DUID, else the stored one, else a new one, which is stored (RFC 8415 section

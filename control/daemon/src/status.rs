@@ -16,6 +16,7 @@ use crate::{
     overload::OverloadView,
     pair::{PairHandle, view::RelationshipView},
     stages::Stages,
+    warm::{WarmingView, Warmth},
 };
 
 /// What the parts of a running server let others see.
@@ -40,6 +41,8 @@ pub struct Shared {
     pub stages: Arc<Stages>,
     /// Whether Solicits are dropped because too much comes in.
     pub overload: Mutex<OverloadView>,
+    /// Whether the table holds every binding.
+    pub warmth: Arc<Warmth>,
     /// When the process started.
     pub started: SystemTime,
 }
@@ -67,8 +70,10 @@ pub struct Status {
     version: &'static str,
     pid: u32,
     started: u64,
-    /// `full`, or `read-only` while nothing can be stored.
+    /// `full`, `read-only` while nothing can be stored, or `warming` while bindings are read back.
     service: &'static str,
+    /// How far the bindings are read back after the start; `null` when all are.
+    warming: Option<WarmingView>,
     store_error: Option<String>,
     durability: &'static str,
     overload: OverloadView,
@@ -101,11 +106,17 @@ impl Shared {
     pub fn status(&self) -> Status {
         let control = self.control.lock().clone();
         let store = self.store.status();
+        let warming = self.warmth.view();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             started: unix_secs(self.started),
-            service: if control.failed.is_some() { "read-only" } else { "full" },
+            service: match (&control.failed, &warming) {
+                (Some(_), _) => "read-only",
+                (None, Some(_)) => "warming",
+                (None, None) => "full",
+            },
+            warming,
             store_error: control.failed.map(|(reason, _)| reason).or(store.error),
             durability: self.durability,
             overload: *self.overload.lock(),

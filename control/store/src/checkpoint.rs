@@ -12,7 +12,7 @@ use crate::{
     StoreError,
     disk::{Disk, Segment, SegmentReader},
     format::{self, BatchHeader, FIRST_BATCH},
-    lmdb::{Lmdb, Tombstone},
+    lmdb::{Lmdb, Tombstone, View},
     pending::Pending,
     row::Row,
 };
@@ -95,8 +95,24 @@ impl<D: Disk> Checkpointer<D> {
     }
 
     /// What LMDB does not hold yet.
+    #[cfg(test)]
     pub(crate) fn pending(&self) -> &Pending {
         &self.pending
+    }
+
+    /// Hands out what LMDB does not hold yet, until [`Checkpointer::give_pending`].
+    pub(crate) fn take_pending(&mut self) -> Pending {
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Takes it back; nothing else may have been taken meanwhile.
+    pub(crate) fn give_pending(&mut self, pending: Pending) {
+        self.pending = pending;
+    }
+
+    /// A reader of LMDB, to be dropped before the first checkpoint.
+    pub(crate) fn view(&self) -> Result<View, StoreError> {
+        self.lmdb.lock().view()
     }
 
     /// Takes over tombstones that an earlier run wrote.

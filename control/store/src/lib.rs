@@ -35,8 +35,11 @@ mod row;
 mod store;
 #[cfg(test)]
 mod testing;
+mod warm;
 
 pub use config::{Durability, SEGMENT_LEN_DEFAULT, StoreConfig};
 pub use error::StoreError;
+pub use priority::stand_back;
 pub use reader::Reader;
 pub use store::{BadRecord, Monitor, Progress, Recovery, Restored, Status, Store};
+pub use warm::{Recall, WarmUp};

@@ -6,6 +6,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,6 +24,7 @@ use crate::{
 
 const FORMAT: u32 = 1;
 const CRC_LEN: usize = 4;
+const READING: &str = "reading bindings";
 
 /// Entries of one transaction of a checkpoint: a few milliseconds of work. Few in tests, so that the
 /// power goes between the transactions of one checkpoint, too.
@@ -72,12 +74,33 @@ pub(crate) struct Lmdb {
     map_len: usize,
     read_only: bool,
     /// Closed after an error that LMDB does not get over by itself.
-    open: Option<Open>,
+    open: Option<Arc<Open>>,
     /// The data file after each transaction, where a test asks for it: a power cut falls into one of
     /// them, or between two.
     #[cfg(test)]
     pub(crate) images: Option<Vec<Vec<u8>>>,
 }
+
+/// Reads the bindings from any thread, beside other readers. While there is one nothing may be
+/// written: a write may have to grow the map, or to close the environment, under its reader.
+#[derive(Clone)]
+pub(crate) struct View {
+    path: PathBuf,
+    open: Arc<Open>,
+}
+
+/// Where bindings are read from in the order of their keys.
+pub(crate) trait Source {
+    /// How many bindings there are.
+    fn count(&mut self) -> Result<u64, StoreError>;
+
+    /// Up to `limit` bindings with keys behind `after`, by ascending key. A transaction of its own,
+    /// so that a slow reader does not keep LMDB from using pages again.
+    fn chunk(&mut self, after: Option<&[u8]>, limit: usize) -> Result<Vec<Item>, StoreError>;
+}
+
+/// A key and what stands under it.
+pub(crate) type Item = (Vec<u8>, Value);
 
 struct Open {
     env: Environment,
@@ -202,42 +225,11 @@ impl Lmdb {
         Ok(written)
     }
 
-    /// How many bindings there are.
-    pub(crate) fn count(&mut self) -> Result<u64, StoreError> {
-        self.read("counting", |open, txn| {
-            Ok(txn.stat(open.bindings).map_or(0, |stat| stat.entries() as u64))
-        })
-    }
-
-    /// Up to `limit` bindings with keys behind `after`, by ascending key. A transaction of its own,
-    /// so that a slow reader does not keep LMDB from using pages again.
-    pub(crate) fn chunk(
-        &mut self,
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
-        let path = self.path.clone();
-        self.read("reading bindings", |open, txn| {
-            let fail = |error| checkpoint_error(&path, "reading bindings", error);
-            let mut cursor = txn.open_ro_cursor(open.bindings).map_err(fail)?;
-            let items = match after {
-                Some(key) => cursor.iter_from(key),
-                None => cursor.iter_start(),
-            };
-            let mut out = Vec::with_capacity(limit);
-            for item in items {
-                let (key, value) = item.map_err(fail)?;
-                // `iter_from` on a key behind the last one begins anywhere.
-                if after.is_some_and(|after| key <= after) {
-                    continue;
-                }
-                out.push((key.to_vec(), decode(key, value)));
-                if out.len() == limit {
-                    break;
-                }
-            }
-            Ok(out)
-        })
+    /// A reader for other threads; see [`View`].
+    pub(crate) fn view(&mut self) -> Result<View, StoreError> {
+        self.opened()?;
+        let open = self.open.as_ref().ok_or(StoreError::Misuse("the checkpoint is closed"))?;
+        Ok(View { path: self.path.clone(), open: Arc::clone(open) })
     }
 
     /// Closes the environment; the next call opens it again.
@@ -262,10 +254,10 @@ impl Lmdb {
 
     fn opened(&mut self) -> Result<&Open, StoreError> {
         if self.open.is_none() {
-            self.open =
-                Some(self.open_env().map_err(|e| checkpoint_error(&self.path, "opening", e))?);
+            let open = self.open_env().map_err(|e| checkpoint_error(&self.path, "opening", e))?;
+            self.open = Some(Arc::new(open));
         }
-        self.open.as_ref().ok_or(StoreError::Misuse("the checkpoint is closed"))
+        self.open.as_deref().ok_or(StoreError::Misuse("the checkpoint is closed"))
     }
 
     fn open_env(&self) -> Result<Open, Error> {
@@ -348,6 +340,78 @@ impl Lmdb {
             }
         }
     }
+}
+
+impl Source for Lmdb {
+    fn count(&mut self) -> Result<u64, StoreError> {
+        self.read("counting", |open, txn| Ok(count(open, txn)))
+    }
+
+    fn chunk(&mut self, after: Option<&[u8]>, limit: usize) -> Result<Vec<Item>, StoreError> {
+        let path = self.path.clone();
+        self.read(READING, |open, txn| chunk(&path, open, txn, after, limit))
+    }
+}
+
+impl View {
+    /// What stands under a key.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Value>, StoreError> {
+        self.read(|txn| match txn.get(self.open.bindings, key) {
+            Ok(value) => Ok(Some(decode(key, value))),
+            Err(Error::NotFound) => Ok(None),
+            Err(error) => Err(checkpoint_error(&self.path, READING, error)),
+        })
+    }
+
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&RoTransaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let txn = self.open.env.begin_ro_txn();
+        work(&txn.map_err(|error| checkpoint_error(&self.path, READING, error))?)
+    }
+}
+
+impl Source for View {
+    fn count(&mut self) -> Result<u64, StoreError> {
+        self.read(|txn| Ok(count(&self.open, txn)))
+    }
+
+    fn chunk(&mut self, after: Option<&[u8]>, limit: usize) -> Result<Vec<Item>, StoreError> {
+        self.read(|txn| chunk(&self.path, &self.open, txn, after, limit))
+    }
+}
+
+fn count(open: &Open, txn: &RoTransaction<'_>) -> u64 {
+    txn.stat(open.bindings).map_or(0, |stat| stat.entries() as u64)
+}
+
+fn chunk(
+    path: &Path,
+    open: &Open,
+    txn: &RoTransaction<'_>,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<Item>, StoreError> {
+    let fail = |error| checkpoint_error(path, READING, error);
+    let mut cursor = txn.open_ro_cursor(open.bindings).map_err(fail)?;
+    let items = match after {
+        Some(key) => cursor.iter_from(key),
+        None => cursor.iter_start(),
+    };
+    let mut out = Vec::with_capacity(limit);
+    for item in items {
+        let (key, value) = item.map_err(fail)?;
+        // `iter_from` on a key behind the last one begins anywhere.
+        if after.is_some_and(|after| key <= after) {
+            continue;
+        }
+        out.push((key.to_vec(), decode(key, value)));
+        if out.len() == limit {
+            break;
+        }
+    }
+    Ok(out)
 }
 
 fn checkpoint_error(path: &Path, what: &'static str, error: Error) -> StoreError {

@@ -4,7 +4,7 @@ use gemel_lease::Record;
 
 use crate::{
     BadRecord, Restored, StoreError,
-    lmdb::{Lmdb, Tombstone, Value},
+    lmdb::{Source, Tombstone, Value},
     pending::{self, Entry},
 };
 
@@ -16,7 +16,7 @@ const BAD_MAX: usize = 10_000;
 /// Hands out each lease's newest record by ascending key, until `each` returns false. `journal` is
 /// sorted by key. Tombstones found in LMDB that nothing replaces are put into `tombstones`.
 pub(crate) fn merge(
-    lmdb: &mut Lmdb,
+    lmdb: &mut impl Source,
     journal: &[Entry<'_>],
     tombstones: &mut Vec<Tombstone>,
     mut each: impl FnMut(Record) -> bool,
@@ -75,6 +75,19 @@ pub(crate) fn merge(
     }
     progress(total, total);
     Ok(restored)
+}
+
+/// The newest of what LMDB and the journal know of a lease; `None` if that is nothing, or nothing
+/// that can be read.
+pub(crate) fn newest(stored: Option<Value>, entry: Option<Entry<'_>>) -> Option<Record> {
+    match (stored, entry) {
+        (Some(Value::Record(stored)), Some(entry)) if stored.stamp < entry.stamp => {
+            Record::decode(entry.record).ok()
+        }
+        (Some(Value::Record(stored)), _) => Some(*stored),
+        (_, Some(entry)) => Record::decode(entry.record).ok(),
+        (_, None) => None,
+    }
 }
 
 fn give(entry: &Entry<'_>, restored: &mut Restored, each: &mut impl FnMut(Record) -> bool) -> bool {

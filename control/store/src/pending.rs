@@ -120,6 +120,16 @@ impl Pending {
         self.first_bad.get_or_insert_with(|| format!("journal sequence {sequence}: {error}"));
     }
 
+    /// The newest update of one lease.
+    pub(crate) fn get(&self, key: &Key) -> Option<Entry<'_>> {
+        self.slots.get(key).map(|slot| self.entry(*key, slot))
+    }
+
+    fn entry(&self, key: Key, slot: &Slot) -> Entry<'_> {
+        let record = &self.octets[slot.at..slot.at + usize::from(slot.len)];
+        Entry { key, stamp: slot.stamp, record, tombstone: slot.tombstone }
+    }
+
     /// Leases in it.
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
@@ -137,8 +147,7 @@ impl Pending {
             if index % ENTRIES_PER_TURN == 0 {
                 priority::give_way();
             }
-            let record = &self.octets[slot.at..slot.at + usize::from(slot.len)];
-            entries.push(Entry { key, stamp: slot.stamp, record, tombstone: slot.tombstone });
+            entries.push(self.entry(key, slot));
         }
         entries
     }

@@ -81,7 +81,7 @@ impl Node {
         let mut tombstones = Vec::new();
         let pending = self.checkpointer.pending().sorted();
         let restored = merge(
-            &mut self.lmdb.lock(),
+            &mut *self.lmdb.lock(),
             &pending,
             &mut tombstones,
             |record| {

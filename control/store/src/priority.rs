@@ -1,8 +1,9 @@
 //! Threads that stand back behind the one that commits.
 #![allow(unsafe_code)] // libc has these calls, the standard library has not
 
-/// Lowers the calling thread's claim to processor and disk. Advice: the store works without it.
-pub(crate) fn stand_back() {
+/// Lowers the calling thread's claim to processor and disk, so that the threads that answer clients
+/// come first. Advice: everything works without it.
+pub fn stand_back() {
     /// Less than half the weight of the others. Not less: on a machine without an idle processor the
     /// checkpoint must still keep up, or the journal fills.
     const NICE: libc::c_int = 4;

@@ -12,9 +12,9 @@ use crate::{
     journal::Journal,
     lmdb::{Lmdb, Meta},
     lock::Lock,
-    merge::merge,
     priority, recovery,
     row::Row,
+    warm::WarmUp,
 };
 
 /// The smallest segment that makes sense, octets.
@@ -144,6 +144,8 @@ pub struct Store {
     recovery: Recovery,
     /// Until its thread is started.
     checkpointer: Option<Checkpointer<MappedDisk>>,
+    /// Between [`Store::warm_up`] and [`Store::end_warm_up`].
+    warming: bool,
     threads: Vec<JoinHandle<()>>,
     // Behind everything that it protects.
     _lock: Lock,
@@ -217,6 +219,7 @@ impl Store {
             meta,
             recovery: Recovery { created, ..recovered.report },
             checkpointer: Some(checkpointer),
+            warming: false,
             threads: Vec::new(),
             _lock: lock,
         };
@@ -242,26 +245,45 @@ impl Store {
     pub fn restore(
         &mut self,
         mut each: impl FnMut(Record),
-        mut progress: impl FnMut(Progress),
+        progress: impl FnMut(Progress),
     ) -> Result<Restored, StoreError> {
-        let Some(checkpointer) = &mut self.checkpointer else {
+        let mut warm_up = self.warm_up()?;
+        let all = |record| {
+            each(record);
+            true
+        };
+        let restored = match warm_up.restore(all, progress) {
+            Ok(restored) => restored,
+            Err(error) => {
+                self.checkpointer = Some(warm_up.end());
+                return Err(error);
+            }
+        };
+        self.end_warm_up(warm_up)?;
+        Ok(restored)
+    }
+
+    /// Begins to hand out the bindings while updates can already be appended. No checkpoint is
+    /// written until [`Store::end_warm_up`]: a journal that is full before is reported as such.
+    ///
+    /// # Errors
+    /// Call it once, before the first append ([`StoreError::Misuse`]); [`StoreError::Checkpoint`].
+    pub fn warm_up(&mut self) -> Result<WarmUp, StoreError> {
+        let Some(checkpointer) = self.checkpointer.take() else {
             return Err(StoreError::Misuse("bindings are restored once, before the first append"));
         };
-        let mut tombstones = Vec::new();
-        let mut restored = merge(
-            &mut self.lmdb.lock(),
-            &checkpointer.pending().sorted(),
-            &mut tombstones,
-            |record| {
-                each(record);
-                true
-            },
-            |done, total| progress(Progress::Restore { done, total }),
-        )?;
-        restored.stamp_max = restored.stamp_max.max(checkpointer.pending().stamp_max);
-        checkpointer.bury(tombstones);
-        self.start_checkpoints()?;
-        Ok(restored)
+        self.warming = true;
+        WarmUp::new(checkpointer)
+    }
+
+    /// Ends the warm-up: waits until nobody recalls anything any more, and begins with checkpoints.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the checkpoint's thread cannot be started.
+    pub fn end_warm_up(&mut self, warm_up: WarmUp) -> Result<(), StoreError> {
+        self.checkpointer = Some(warm_up.end());
+        self.warming = false;
+        self.start_checkpoints()
     }
 
     /// The store's own id.
@@ -286,8 +308,9 @@ impl Store {
     /// Stores the server's DUID; it is durable when this returns.
     ///
     /// # Errors
-    /// [`StoreError::Checkpoint`].
+    /// [`StoreError::Checkpoint`]; [`StoreError::Misuse`] during a warm-up.
     pub fn set_server_duid(&mut self, duid: &[u8]) -> Result<(), StoreError> {
+        self.refuse_while_warming()?;
         self.lmdb.lock().put_server_duid(duid)?;
         self.meta.server_duid = Some(duid.to_vec());
         Ok(())
@@ -338,8 +361,9 @@ impl Store {
     /// Writes what is durable into the checkpoint and waits for it.
     ///
     /// # Errors
-    /// [`StoreError::Checkpoint`].
+    /// [`StoreError::Checkpoint`]; [`StoreError::Misuse`] during a warm-up.
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.refuse_while_warming()?;
         self.start_checkpoints()?;
         let mut state = self.row.lock();
         let goal = state.durable;
@@ -368,6 +392,14 @@ impl Store {
     #[must_use]
     pub fn monitor(&self) -> Monitor {
         Monitor(Arc::clone(&self.row))
+    }
+
+    /// LMDB must stand still then.
+    fn refuse_while_warming(&self) -> Result<(), StoreError> {
+        if self.warming {
+            return Err(StoreError::Misuse("nothing is checkpointed during a warm-up"));
+        }
+        Ok(())
     }
 
     fn start_checkpoints(&mut self) -> Result<(), StoreError> {

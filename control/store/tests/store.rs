@@ -300,3 +300,156 @@ fn a_reader_beside_a_running_writer_sees_every_lease_that_was_there_before() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
     });
 }
+
+/// What is found of a lease during a warm-up: its status and stamp.
+fn recall(recall: &gemel_store::Recall, number: u32) -> Option<(BindingStatus, u64)> {
+    let mut found = None;
+    let lease = binding(number, BindingStatus::Active).lease;
+    let any = recall
+        .find(lease, |record| {
+            assert_eq!(record.binding.lease, lease);
+            found = Some((record.binding.status, record.stamp));
+        })
+        .unwrap();
+    assert_eq!(any, found.is_some());
+    found
+}
+
+fn put(store: &mut Store, number: u32, status: BindingStatus, stamp: u64) {
+    let mut batch = UpdateBatch::default();
+    batch.push(&binding(number, status), stamp);
+    store.append(batch.as_bytes()).unwrap();
+    store.commit().unwrap();
+}
+
+#[test]
+fn single_bindings_are_recalled_as_they_were_stored_last() {
+    use BindingStatus::{Active, Free, Released};
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(config(dir.path()));
+    for number in 1..=4 {
+        put(&mut store, number, Active, number.into());
+    }
+    put(&mut store, 5, Active, 20);
+    store.checkpoint().unwrap();
+    // In the journal alone: newer, a tombstone, older than the checkpoint, and not there at all.
+    put(&mut store, 2, Released, 12);
+    put(&mut store, 3, Free, 13);
+    put(&mut store, 5, Free, 5);
+    put(&mut store, 6, Active, 16);
+    drop(store);
+
+    let mut store = open(config(dir.path()));
+    let warm_up = store.warm_up().unwrap();
+    let found = warm_up.recall();
+    assert_eq!(warm_up.stamp_max(), 20);
+    assert_eq!(recall(&found, 1), Some((Active, 1)));
+    assert_eq!(recall(&found, 2), Some((Released, 12)));
+    assert_eq!(recall(&found, 3), Some((Free, 13)));
+    assert_eq!(recall(&found, 4), Some((Active, 4)));
+    assert_eq!(recall(&found, 5), Some((Active, 20)));
+    assert_eq!(recall(&found, 6), Some((Active, 16)));
+    assert_eq!(recall(&found, 7), None);
+    store.end_warm_up(warm_up).unwrap();
+    assert_eq!(recall(&found, 1), None, "a full table is not told what was");
+}
+
+#[test]
+fn updates_made_while_the_bindings_are_handed_out_are_stored_and_no_checkpoint_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let fast = || StoreConfig {
+        checkpoint_interval: Duration::from_millis(1),
+        checkpoint_leases: 1,
+        ..config(dir.path())
+    };
+    let mut store = open(config(dir.path()));
+    store.append(batch(0..100, 1).as_bytes()).unwrap();
+    store.commit().unwrap();
+    store.checkpoint().unwrap();
+    put(&mut store, 7, BindingStatus::Released, 2);
+    drop(store);
+
+    let mut store = open(fast());
+    let checkpointed = store.monitor().status().checkpoint;
+    let mut warm_up = store.warm_up().unwrap();
+    assert!(matches!(store.checkpoint(), Err(StoreError::Misuse(_))));
+    assert!(matches!(store.set_server_duid(&[0, 4, 1]), Err(StoreError::Misuse(_))));
+    assert!(matches!(store.warm_up(), Err(StoreError::Misuse(_))));
+    let mut handed_out = Vec::new();
+    let each = |record: Record| {
+        // While the reading is under way.
+        if record.binding.iaid.0 == 50 {
+            put(&mut store, 1, BindingStatus::Active, 10);
+            put(&mut store, 99, BindingStatus::Active, 11);
+        }
+        handed_out.push((record.binding.iaid.0, record.stamp));
+        true
+    };
+    let restored = warm_up.restore(each, |_| {}).unwrap();
+    assert_eq!((restored.records, restored.stamp_max), (100, 2));
+    let expected: Vec<_> = (0..100).map(|n| (n, if n == 7 { 2 } else { 1 })).collect();
+    assert_eq!(handed_out, expected, "as it was before the start");
+    // The checkpoint's thread would have had its turn long ago: it looks every few milliseconds.
+    put(&mut store, 2, BindingStatus::Active, 12);
+    assert_eq!(store.monitor().status().checkpoint, checkpointed);
+    assert_eq!(store.monitor().status().checkpoints, 0);
+    // Killed here, nothing is lost.
+    let killed = tempfile::tempdir().unwrap();
+    copy_all(dir.path(), killed.path());
+    let back = restore(&mut open(config(killed.path())));
+    let stamps = [1, 99, 2, 7, 3].map(|n| back[&binding(n, BindingStatus::Active).lease].stamp);
+    assert_eq!(stamps, [10, 11, 12, 2, 1]);
+
+    store.end_warm_up(warm_up).unwrap();
+    store.checkpoint().unwrap();
+    assert_eq!(store.monitor().status().checkpoint, store.durable());
+    drop(store);
+    let back = restore(&mut open(config(dir.path())));
+    let stamps = [1, 99, 2, 7, 3].map(|n| back[&binding(n, BindingStatus::Active).lease].stamp);
+    assert_eq!(stamps, [10, 11, 12, 2, 1]);
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy_all(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_warm_up_does_not_end_while_somebody_takes_what_was_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(config(dir.path()));
+    put(&mut store, 1, BindingStatus::Active, 1);
+    drop(store);
+    let mut store = open(config(dir.path()));
+    let warm_up = store.warm_up().unwrap();
+    let found = warm_up.recall();
+    let (inside, is_inside) = std::sync::mpsc::channel();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let ended = &ended;
+        scope.spawn(move || {
+            let lease = binding(1, BindingStatus::Active).lease;
+            found
+                .find(lease, |_| {
+                    inside.send(()).unwrap();
+                    // Long enough for the other thread to get by, if it could.
+                    for _ in 0..1000 {
+                        std::thread::yield_now();
+                        assert!(!ended.load(Ordering::SeqCst));
+                    }
+                })
+                .unwrap();
+        });
+        is_inside.recv().unwrap();
+        store.end_warm_up(warm_up).unwrap();
+        ended.store(true, Ordering::SeqCst);
+    });
+}

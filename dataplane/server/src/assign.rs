@@ -45,6 +45,16 @@ pub(crate) enum Scope {
     Pair,
     /// To extend what is recorded (RFC 8156 section 8.7.1).
     Recorded,
+    /// The same, by the lease table, which does not hold everything yet.
+    Warming,
+}
+
+impl Scope {
+    /// Whether what the lease table does not hold says nothing: leases are extended, but neither
+    /// given nor called lost.
+    pub(crate) fn extends_only(self) -> bool {
+        matches!(self, Self::Recorded | Self::Warming)
+    }
 }
 
 /// What the client was told about an IA.
@@ -119,7 +129,7 @@ impl<'e, S: UpdateSink> Exchange<'e, S> {
         let mut guard = self.table.lock(self.key(ia));
         let known = self.known(&guard, ia.kind);
         let is_extendable = |known: &Known| known.is_extendable();
-        if self.scope == Scope::Recorded && !known.iter().any(is_extendable) {
+        if self.scope.extends_only() && !known.iter().any(is_extendable) {
             // An IA that is left out of the answer to a RENEW stays as it is (RFC 8415 section
             // 18.2.10.1).
             return Told::Unknown;
@@ -250,7 +260,7 @@ impl<'e, S: UpdateSink> Exchange<'e, S> {
         // have given them: only what this server knows to be wrong is lost.
         let mut lost = false;
         for named in ia.leases().filter(|named| named.is_specified()) {
-            if self.scope == Scope::Recorded {
+            if self.scope.extends_only() {
                 break;
             }
             let is_ours = known.iter().any(|known| known.lease == named.lease);
@@ -298,7 +308,7 @@ impl<'e, S: UpdateSink> Exchange<'e, S> {
                 any = true;
             }
         }
-        if any || self.scope == Scope::Recorded {
+        if any || self.scope.extends_only() {
             return any;
         }
         let mut reusable = known.iter().filter(|known| known.is_reusable());

@@ -19,7 +19,9 @@ mod relay;
 mod reply;
 mod request;
 mod server;
+mod warming;
 
 pub use config::{ConfigError, LinkConfig, OptionConfig, Prefix, ServerConfig};
 pub use outcome::{DropReason, Inbound, Outcome, ReplyInfo, Service};
 pub use server::Server;
+pub use warming::Recall;

@@ -132,6 +132,9 @@ drop_reasons! {
     FailoverUnresponsive = "failover_unresponsive";
     /// The failover state leaves this message to the partner (RFC 8156 sections 8.7 and 8.8).
     FailoverStandby = "failover_standby";
+    /// The bindings are still being read back after a start, and the answer needs all of them, or one
+    /// that is not known.
+    Warming = "warming";
 }
 
 impl fmt::Display for DropReason {

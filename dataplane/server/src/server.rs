@@ -14,7 +14,16 @@ use crate::{
     relay::Relays,
     reply::Reply,
     request::{IaRequest, Request},
+    warming::{self, Recall},
 };
+
+/// What holds for one answer.
+struct Moment<'a> {
+    now: AbsoluteTime,
+    service: Service,
+    /// While the lease table is being filled.
+    recall: Option<&'a dyn Recall>,
+}
 
 /// The server rules over one lease table. Shared by all workers; nothing in it is locked for
 /// longer than one identity association takes.
@@ -82,7 +91,34 @@ impl Server {
         reply: &mut [u8],
         updates: &mut impl UpdateSink,
     ) -> Outcome {
-        match self.answer(inbound, now, service, reply, updates) {
+        let moment = Moment { now, service, recall: None };
+        self.outcome(inbound, &moment, reply, updates)
+    }
+
+    /// As [`Server::handle`], while the lease table does not hold every binding yet: `recall` brings
+    /// the leases that a RENEW or REBIND names, and the answer extends what was found. No lease is
+    /// given or taken back, and none is called lost. What needs the whole table is dropped.
+    pub fn handle_warming(
+        &self,
+        inbound: &Inbound<'_>,
+        now: AbsoluteTime,
+        service: Service,
+        recall: &dyn Recall,
+        reply: &mut [u8],
+        updates: &mut impl UpdateSink,
+    ) -> Outcome {
+        let moment = Moment { now, service, recall: Some(recall) };
+        self.outcome(inbound, &moment, reply, updates)
+    }
+
+    fn outcome(
+        &self,
+        inbound: &Inbound<'_>,
+        moment: &Moment<'_>,
+        reply: &mut [u8],
+        updates: &mut impl UpdateSink,
+    ) -> Outcome {
+        match self.answer(inbound, moment, reply, updates) {
             Ok(info) => Outcome::Reply(info),
             Err(reason) => Outcome::Drop(reason),
         }
@@ -91,8 +127,7 @@ impl Server {
     fn answer<S: UpdateSink>(
         &self,
         inbound: &Inbound<'_>,
-        now: AbsoluteTime,
-        service: Service,
+        moment: &Moment<'_>,
         buffer: &mut [u8],
         updates: &mut S,
     ) -> Result<ReplyInfo, DropReason> {
@@ -107,10 +142,16 @@ impl Server {
         // Once, so that one message is answered by one set of rules.
         let rules = link.pair.as_ref().map(|policy| policy.load());
         admit(rules, &request)?;
+        let Moment { now, service, recall } = *moment;
+        if let Some(recall) = recall {
+            warming::admit(request.message.msg_type)?;
+            warming::recall_named(&self.table, link, &request, recall);
+        }
         let mut exchange = Exchange {
             link,
             terms: Terms { mclt: rules.and_then(|rules| rules.mclt), ..link.terms },
             scope: match rules.map(|rules| rules.responsiveness) {
+                _ if recall.is_some() => Scope::Warming,
                 None => Scope::Alone,
                 Some(Responsiveness::RenewRecorded) => Scope::Recorded,
                 Some(_) => Scope::Pair,
@@ -236,8 +277,9 @@ impl<S: UpdateSink> Exchange<'_, S> {
                 (Told::Unknown, Told::Unknown) => Told::Unknown,
             };
         }
-        if self.scope == Scope::Recorded && most != Told::Leases {
-            return Err(DropReason::FailoverStandby);
+        if self.scope.extends_only() && most != Told::Leases {
+            let warming = self.scope == Scope::Warming;
+            return Err(if warming { DropReason::Warming } else { DropReason::FailoverStandby });
         }
         if self.service == Service::ReadOnly && most != Told::Leases && !request.ias().is_empty() {
             return Err(DropReason::StoreReadOnly);

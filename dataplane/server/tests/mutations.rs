@@ -7,8 +7,8 @@ mod support;
 
 use std::{collections::HashMap, env, sync::Arc};
 
-use gemel_lease::{IaKind, PairPolicy, PairRules, Responsiveness};
-use gemel_server::{DropReason, Inbound, Outcome, Service};
+use gemel_lease::{ClientKey, IaKind, Lease, LeaseTable, PairPolicy, PairRules, Responsiveness};
+use gemel_server::{DropReason, Inbound, Outcome, Recall, Service};
 use gemel_wire::{
     Ia, IaAddr, IaPrefix, IaTa, MessageType, OptionCode, OptionRequest, Options, Packet, Status,
 };
@@ -270,6 +270,14 @@ fn number_from(variable: &str, default: u64) -> u64 {
     }
 }
 
+/// A store that has nothing.
+#[derive(Debug)]
+struct Empty;
+
+impl Recall for Empty {
+    fn recall(&self, _: &LeaseTable, _: ClientKey<'_>, _: Lease) {}
+}
+
 #[test]
 fn mutated_packets_never_panic_and_replies_are_well_formed() {
     let count = number_from("GEMEL_MUTATIONS", 300_000);
@@ -310,8 +318,12 @@ fn mutated_packets_never_panic_and_replies_are_well_formed() {
             policy.set(PairRules { responsiveness, mclt: Some(600) });
         }
         lab.updates.clear();
-        let outcome =
-            lab.server.handle(&inbound, lab.now, service, &mut reply[..room], &mut lab.updates);
+        let (now, room) = (lab.now, &mut reply[..room]);
+        let outcome = if random.below(20) == 0 {
+            lab.server.handle_warming(&inbound, now, service, &Empty, room, &mut lab.updates)
+        } else {
+            lab.server.handle(&inbound, now, service, room, &mut lab.updates)
+        };
         match outcome {
             Outcome::Reply(info) => {
                 assert_eq!(info.held, !lab.updates.is_empty());

@@ -127,6 +127,10 @@ pub enum StoreState {
     Failed,
 }
 
+/// Beside the state in the two lowest bits; the number of the change stands above.
+const WARMING: u64 = 4;
+const CHANGE: u64 = 8;
+
 /// The state of the store, shared by the control thread and the workers.
 ///
 /// Each change has a number, and a worker acknowledges it ([`Submitter::acknowledge`]) when none of
@@ -148,9 +152,22 @@ impl ServiceWord {
             _ => StoreState::Failed,
         }
     }
+
+    /// Whether the lease table is still being filled after a start, so that it does not say which
+    /// leases are free.
+    #[must_use]
+    pub fn is_warming(self) -> bool {
+        self.0 & WARMING != 0
+    }
 }
 
 impl ServiceState {
+    /// A store that works, and a lease table that is still being filled.
+    #[must_use]
+    pub fn warming() -> Self {
+        Self(AtomicU64::new(WARMING))
+    }
+
     /// The present state.
     #[must_use]
     pub fn load(&self) -> ServiceWord {
@@ -164,7 +181,17 @@ impl ServiceState {
             StoreState::Settling => 1,
             StoreState::Failed => 2,
         };
-        let word = (self.0.load(Ordering::Relaxed) / 4 + 1) * 4 + code;
+        self.change(|before| before & WARMING | code)
+    }
+
+    /// Says that the lease table holds every binding. The control thread alone does that.
+    pub fn end_warming(&self) -> ServiceWord {
+        self.change(|before| before & (WARMING - 1))
+    }
+
+    fn change(&self, bits: impl FnOnce(u64) -> u64) -> ServiceWord {
+        let before = self.0.load(Ordering::Relaxed);
+        let word = (before / CHANGE + 1) * CHANGE + bits(before);
         self.0.store(word, Ordering::Release);
         ServiceWord(word)
     }
@@ -330,6 +357,26 @@ pub struct ControlGone;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_states_of_store_and_table_change_one_by_one() {
+        let service = ServiceState::warming();
+        let mut before = service.load();
+        assert_eq!((before.state(), before.is_warming()), (StoreState::Working, true));
+        for (warming, state) in
+            [(true, StoreState::Settling), (true, StoreState::Failed), (true, StoreState::Working)]
+        {
+            let word = service.set(state);
+            assert_eq!((word, word.state(), word.is_warming()), (service.load(), state, warming));
+            assert!(word.0 > before.0, "a later change has a larger number");
+            before = word;
+        }
+        service.set(StoreState::Settling);
+        let word = service.end_warming();
+        assert_eq!((word.state(), word.is_warming()), (StoreState::Settling, false));
+        assert!(!service.set(StoreState::Working).is_warming(), "it does not come back");
+        assert!(!ServiceState::default().load().is_warming());
+    }
 
     #[test]
     fn a_bell_wakes_who_waits_for_it() {

@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use gemel_lease::AbsoluteTime;
-use gemel_server::{Inbound, Outcome, Server, Service};
+use gemel_lease::{AbsoluteTime, ClientKey, Lease, LeaseTable};
+use gemel_server::{Inbound, Outcome, Recall, Server, Service};
 use gemel_wire::{MessageType, Packet};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -76,6 +76,8 @@ pub struct Worker<P: Port> {
     server: Arc<Server>,
     submitter: Submitter,
     service: Arc<ServiceState>,
+    /// While the lease table is being filled.
+    recall: Arc<dyn Recall>,
     counters: Arc<WorkerCounters>,
     requests: Vec<P::Request>,
     held: VecDeque<Held<P::Reply>>,
@@ -107,6 +109,16 @@ struct Deferred<R> {
 struct Turn {
     now: AbsoluteTime,
     store: StoreState,
+    /// The lease table is still being filled.
+    warming: bool,
+}
+
+/// Finds nothing: for a worker that has nowhere to look.
+#[derive(Debug)]
+struct NoRecall;
+
+impl Recall for NoRecall {
+    fn recall(&self, _: &LeaseTable, _: ClientKey<'_>, _: Lease) {}
 }
 
 impl<P: Port> Worker<P> {
@@ -130,6 +142,7 @@ impl<P: Port> Worker<P> {
             server,
             submitter,
             service,
+            recall: Arc::new(NoRecall),
             counters,
             requests: Vec::with_capacity(batch),
             held: VecDeque::with_capacity(held_room),
@@ -139,6 +152,14 @@ impl<P: Port> Worker<P> {
             admission: Admission::default(),
             timing: Timing::new(recorder, held_room + 2 * SHEDDING_BATCHES),
         }
+    }
+
+    /// Where leases are found that the table does not hold yet, while
+    /// [`ServiceWord::is_warming`](crate::submit::ServiceWord::is_warming).
+    #[must_use]
+    pub fn with_recall(mut self, recall: Arc<dyn Recall>) -> Self {
+        self.recall = recall;
+        self
     }
 
     /// Runs until `stop` is set (and the waker woken) or the port or the control thread is gone.
@@ -173,7 +194,7 @@ impl<P: Port> Worker<P> {
         let mut busy = self.release_held();
         // One state for the whole turn: what is acknowledged below must hold for each answer.
         let word = self.service.load();
-        let turn = Turn { now, store: word.state() };
+        let turn = Turn { now, store: word.state(), warming: word.is_warming() };
         busy |= self.serve_deferred(turn);
         busy |= self.receive(turn)?;
         self.submit()?;
@@ -295,7 +316,12 @@ impl<P: Port> Worker<P> {
         let (payload, room) = self.port.buffers(request, &mut reply);
         let inbound = Inbound { payload, source, source_port, destination, interface };
         let (updates, sequence) = self.submitter.open();
-        let outcome = self.server.handle(&inbound, turn.now, service, room, updates);
+        let outcome = if turn.warming {
+            let recall = &*self.recall;
+            self.server.handle_warming(&inbound, turn.now, service, recall, room, updates)
+        } else {
+            self.server.handle(&inbound, turn.now, service, room, updates)
+        };
         let begun = self.timing.stage_ends(Stage::Rules, begun);
         match outcome {
             Outcome::Drop(reason) => {

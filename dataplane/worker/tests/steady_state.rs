@@ -14,9 +14,10 @@ use std::{
 
 use crossbeam::channel::{Receiver, bounded};
 use gemel_lease::{
-    AbsoluteTime, LeaseTable, Ownership, PoolConfig, PoolId, PoolRange, PoolSet, TableConfig,
+    AbsoluteTime, ClientKey, Lease, LeaseTable, Ownership, PoolConfig, PoolId, PoolRange, PoolSet,
+    Record, TableConfig,
 };
-use gemel_server::{LinkConfig, Server, ServerConfig};
+use gemel_server::{LinkConfig, Recall, Server, ServerConfig};
 use gemel_wire::{
     ALL_RELAY_AGENTS_AND_SERVERS, Duid, Emitter, Ia, IaAddr, IaId, Message, MessageType,
     OptionCode, Options, TransactionId,
@@ -205,6 +206,14 @@ const FRAMES: usize = 1024;
 
 impl Rig {
     fn new(held_max: usize) -> Self {
+        Self::with(held_max, ServiceState::default(), |worker| worker)
+    }
+
+    fn with(
+        held_max: usize,
+        service: ServiceState,
+        change: impl FnOnce(Worker<MemoryPort>) -> Worker<MemoryPort>,
+    ) -> Self {
         let pools = PoolSet::new(vec![PoolConfig {
             range: PoolRange::Addresses {
                 first: "2001:db8::1:0".parse().unwrap(),
@@ -224,7 +233,7 @@ impl Rig {
         let server = Arc::new(Server::new(server_config, Arc::clone(&table)).unwrap());
         let (sender, submissions) = bounded(64);
         let (submitter, resolver) = submit::connect(0, sender).unwrap();
-        let service = Arc::new(ServiceState::default());
+        let service = Arc::new(service);
         let counters = Arc::new(WorkerCounters::default());
         let (recorder, collector) = stages::recorder(Stage::WORKER);
         let worker = Worker::new(
@@ -238,7 +247,7 @@ impl Rig {
         );
         let now = AbsoluteTime(800_000_000);
         Self {
-            worker,
+            worker: change(worker),
             submissions,
             resolver,
             service,
@@ -591,4 +600,39 @@ fn new_clients_cost_no_allocation_each() {
 #[test]
 fn the_counter_of_allocations_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
+}
+
+/// The store of a client's one lease.
+#[derive(Debug)]
+struct OneLease(Record);
+
+impl Recall for OneLease {
+    fn recall(&self, table: &LeaseTable, key: ClientKey<'_>, lease: Lease) {
+        if (key, lease) == (self.0.binding.client_key(), self.0.binding.lease) {
+            table.restore(self.0.clone());
+        }
+    }
+}
+
+#[test]
+fn while_the_table_is_filled_renewals_alone_are_served() {
+    let mut rig = Rig::new(64);
+    let address = rig.exchange(1);
+    let binding = rig.table.binding(Lease::address(address)).unwrap();
+    let stored = Record { binding, stamp: rig.table.stamp() };
+
+    // Started again: the table is empty.
+    let mut rig = Rig::with(64, ServiceState::warming(), |worker| {
+        worker.with_recall(Arc::new(OneLease(stored)))
+    });
+    rig.arrive(MessageType::SOLICIT, 2, None);
+    rig.arrive(MessageType::RENEW, 1, Some(address));
+    rig.turn();
+    assert_eq!(rig.answered(), [[0; 3]; 0], "the reply waits for the disk as ever");
+    assert_eq!(rig.resolve(true), 1);
+    rig.turn();
+    assert_eq!(rig.answered(), [[0, 0, 1]]);
+    assert_eq!(rig.counter("dropped", "warming"), 1);
+    rig.service.end_warming();
+    rig.exchange(2);
 }

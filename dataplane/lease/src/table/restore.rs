@@ -12,7 +12,11 @@ use crate::{
 impl LeaseTable {
     /// Takes a stored record. Several threads may do so at once, and in any order: of the records
     /// of one lease the one with the largest stamp stays. Restore everything, then call
-    /// [`LeaseTable::finish_restore`], before the first client is served.
+    /// [`LeaseTable::finish_restore`], before a lease is given to anybody or ends.
+    ///
+    /// Meanwhile a client may extend a lease whose record has been restored: the older record that
+    /// is restored once more changes nothing. To free a lease meanwhile would be wrong, for its older
+    /// record would bring it back.
     ///
     /// A binding whose lease is in no pool is kept until it ends. So is an active one that is
     /// over; the sweep ends it. A record of a free lease frees it, and says whose it is; if it has
@@ -27,6 +31,12 @@ impl LeaseTable {
         } else {
             self.restore_taken(binding, stamp);
         }
+    }
+
+    /// Sees to it that new stamps are larger than `stamp`. For a table that serves clients while it is
+    /// being restored: see [`LeaseTable::restore`].
+    pub fn raise_stamp(&self, stamp: u64) {
+        self.stamp.fetch_max(stamp.min(STAMP_MAX), Ordering::Relaxed);
     }
 
     /// Ends the restore: forgets which leases were freed when.

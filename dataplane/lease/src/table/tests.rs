@@ -382,3 +382,86 @@ fn a_restored_stamp_beyond_all_measure_does_no_harm() {
     assert!(table.lock(na(&duid)).grant(PoolId(0), None, &TERMS, T0, &mut sink).is_some());
     assert_eq!(table.len(), 3);
 }
+
+/// What a store holds of leases `::0` to `::n`: of every fourth one an older record of another
+/// client too, and every fourth one is free.
+fn stored(n: u32) -> Vec<Record> {
+    let mut records = Vec::new();
+    for number in 0..n {
+        let lease = lease_of(number);
+        let (stamp, status) = (u64::from(2 * number + 2), BindingStatus::Active);
+        match number % 4 {
+            0 => {
+                records.push(record(lease, number + n, status, stamp - 1));
+                records.push(record(lease, number, status, stamp));
+            }
+            1 => {
+                records.push(record(lease, number, status, stamp - 1));
+                records.push(record(lease, number, BindingStatus::Free, stamp));
+            }
+            _ => records.push(record(lease, number, status, stamp)),
+        }
+    }
+    records
+}
+
+fn lease_of(number: u32) -> Lease {
+    Lease::address((0x2001_0db8_u128 << 96 | u128::from(number)).into())
+}
+
+#[test]
+fn renewals_while_the_table_is_restored_stand_and_nothing_else_changes() {
+    const N: u32 = 8000;
+    let new_table = || table(vec![addresses("2001:db8::", "2001:db8::ffff", Ownership::Sole)]);
+    let records = stored(N);
+    let table = new_table();
+    table.raise_stamp(u64::from(2 * N + 2));
+    let renewed = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        // Two threads that restore everything, from both ends.
+        let (table, records, renewed) = (&table, &records, &renewed);
+        scope.spawn(|| records.iter().for_each(|record| table.restore(record.clone())));
+        scope.spawn(|| records.iter().rev().for_each(|record| table.restore(record.clone())));
+        // Two threads of clients: a lease is looked up, as it was stored last, and extended.
+        for first in [2, 3] {
+            scope.spawn(move || {
+                let mut sink = UpdateBatch::default();
+                for number in (first..N).step_by(4).filter(|number| number % 5 != 0) {
+                    let lease = lease_of(number);
+                    table.restore(record(
+                        lease,
+                        number,
+                        BindingStatus::Active,
+                        u64::from(2 * number + 2),
+                    ));
+                    let duid = client(number);
+                    let mut guard = table.lock(na(&duid));
+                    let later = T0.plus(50);
+                    assert!(guard.extend(lease, &TERMS, later, &mut sink).is_some(), "{lease}");
+                }
+                renewed.lock().unwrap().extend(sink.iter().map(Result::unwrap));
+            });
+        }
+    });
+    table.finish_restore();
+    let renewed = renewed.into_inner().unwrap();
+    assert!(renewed.len() > 3000);
+    assert!(renewed.iter().all(|record| record.stamp > u64::from(2 * N + 2)));
+
+    let alone = new_table();
+    records.iter().chain(&renewed).for_each(|record| alone.restore(record.clone()));
+    alone.finish_restore();
+    for number in 0..N {
+        let lease = lease_of(number);
+        assert_eq!(table.binding(lease), alone.binding(lease), "{lease}");
+        assert_eq!(table.is_free(lease), number % 4 == 1, "{lease}");
+    }
+    assert_eq!(table.len(), alone.len());
+    assert_eq!(table.counts(), alone.counts());
+    assert_eq!(table.pools().in_use(PoolId(0)), alone.pools().in_use(PoolId(0)));
+    assert_eq!(table.pools().available(PoolId(0)), alone.pools().available(PoolId(0)));
+    // The lifetimes of what was renewed end later.
+    let mut sink = UpdateBatch::default();
+    let ended = table.expire(T0.plus(100), usize::MAX, &mut sink).ended;
+    assert_eq!(ended, alone.len() - renewed.len());
+}

@@ -212,7 +212,7 @@ fn the_flood_limit_drops_what_exceeds_the_burst_of_one_source() {
     let send = |what: &str, packet: &Packet, sent: u32, dropped: u64| {
         let before = server.counters().unwrap();
         let bytes: Vec<u8> = packet.into();
-        server.test_run(&bytes, sent).unwrap();
+        run_often(&server, &bytes, sent);
         let after = server.counters().unwrap();
         assert_eq!(after.total(), before.total() + u64::from(sent));
         let least = dropped.saturating_sub(start.elapsed().as_secs());
@@ -241,6 +241,14 @@ fn the_flood_limit_drops_what_exceeds_the_burst_of_one_source() {
     send("another relay", &relayed.clone().source("2001:db8:9::2"), 30, 10);
 }
 
+/// One run after the other: the kernel breaks a long row of them off when the thread gets a signal, and
+/// does not say how many there were.
+fn run_often(server: &XdpServer, packet: &[u8], times: u32) {
+    for _ in 0..times {
+        server.test_run(packet, 1).unwrap();
+    }
+}
+
 #[test]
 fn a_new_limit_forgives_what_was_owed_beyond_it() {
     if needs_root("a_new_limit_forgives_what_was_owed_beyond_it") {
@@ -257,7 +265,7 @@ fn a_new_limit_forgives_what_was_owed_beyond_it() {
     };
     // Under the first limit this source would have to be silent for more than an hour.
     set(1, 5000);
-    server.test_run(&solicit, 5000).unwrap();
+    run_often(&server, &solicit, 5000);
     assert_eq!(server.counters().unwrap().dropped_flood, 0);
     set(1000, 10);
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -283,7 +291,7 @@ fn tokens_come_back_at_the_configured_rate() {
     // Each run takes all the tokens that are there, at some time between its start and its end.
     let run = || {
         let start = Instant::now();
-        server.test_run(&solicit, 20_000).unwrap();
+        run_often(&server, &solicit, 20_000);
         (start, Instant::now())
     };
     let first = run();

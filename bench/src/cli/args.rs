@@ -115,7 +115,7 @@ pub(super) struct CommonArgs {
     /// Objectives, as 'p99<2ms,reply.p99.9<5ms,loss<0.1%'; missing one makes the exit status 3.
     #[arg(long, value_name = "LIST")]
     pub(super) slo: Option<Slo>,
-    /// Serve the figures for Prometheus at this address while it runs, as [::1]:9547.
+    /// Serve the figures for Prometheus at this address while it runs, as `[::1]:9547`.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(super) prometheus: Option<SocketAddr>,
     /// Write report.html, summary.json, series.csv, run.hlog and .hgrm files into this folder.

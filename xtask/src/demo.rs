@@ -137,7 +137,11 @@ impl Demo {
             eprintln!("   dhclient has {}/{}", lease.address, lease.prefix_len);
         }
         self.pair.wait_equal()?;
-        self.pair.server(Role::Secondary).assert_leases(&leases)?;
+        // No client waits for the standby's disk, so that takes a moment.
+        let standby = self.pair.server(Role::Secondary);
+        wait::until("the standby to have that on its disk", NOTICE, || {
+            Ok(standby.assert_leases(&leases).ok())
+        })?;
         eprintln!("   and the standby knows it");
         // It would see the generator's replies and slow it down; its lease stays.
         client.process().kill()?;

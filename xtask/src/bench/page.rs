@@ -131,7 +131,7 @@ fn page(args: &Compare, samples: &Samples, picture: &str) -> String {
     if let Some(pair) = samples.get(Case::Pair.name()) {
         let _ = writeln!(
             text,
-            "\nAfter the last load of the pair the partner knew every lease within {} s.",
+            "\nAfter the last load of the pair the partner knew every lease within {:.2} s.",
             spread(pair.iter().filter_map(|sample| sample.caught_up_s)).2
         );
     }

@@ -129,14 +129,7 @@ impl Load {
     /// # Errors
     /// When the generator fails, or finds that the server broke a rule.
     pub fn run(&self, interface: &Interface) -> Result<Value> {
-        let mut command = self.command(interface)?;
-        command.stdin(Stdio::null()).stderr(Stdio::inherit());
-        let output = command.output().with_context(|| format!("starting {command:?}"))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        if !output.status.success() {
-            bail!("gemel-bench ended with {}:\n{text}", output.status);
-        }
-        summary(&text)
+        run(self.command(interface)?)
     }
 }
 
@@ -305,6 +298,20 @@ fn ia(wanted: Wanted) -> &'static str {
         Wanted::Prefix => "pd",
         Wanted::Both => "both",
     }
+}
+
+/// Runs the generator to its end, with its progress on standard error, and returns its summary.
+///
+/// # Errors
+/// When it fails, or finds that the server broke a rule.
+pub fn run(mut command: Command) -> Result<Value> {
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!("gemel-bench ended with {}:\n{text}", output.status);
+    }
+    summary(&text)
 }
 
 /// The summary on the last line of the generator's output.

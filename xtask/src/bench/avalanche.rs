@@ -1,9 +1,7 @@
 //! `cargo xtask bench avalanche`: everybody comes at once.
 
-use std::process::Stdio;
-
-use anyhow::{Context, Result, bail};
-use gemel_tests::bench::summary;
+use anyhow::Result;
+use gemel_tests::bench::run;
 use gemel_tests::gemel::{Durability, Mode};
 use gemel_tests::{Interface, kea, requirement};
 use serde_json::{Value, json};
@@ -63,13 +61,7 @@ impl Avalanche {
         command.args(["avalanche", "--json", "--interface", client.name()]);
         command.args(["--clients", &clients.to_string(), "--within", &self.within.to_string()]);
         command.args(["--core", &self.generator_core.to_string()]);
-        command.stdin(Stdio::null()).stderr(Stdio::inherit());
-        let output = command.output().with_context(|| format!("starting {command:?}"))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        if !output.status.success() {
-            bail!("gemel-bench ended with {}:\n{text}", output.status);
-        }
-        let storm = summary(&text)?["scenario"].clone();
+        let storm = run(command)?["scenario"].clone();
         let figure = |key: &str| storm[key].as_f64();
         let seconds = |key: &str| match figure(key) {
             Some(seconds) => format!("{seconds:.1} s"),

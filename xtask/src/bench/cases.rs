@@ -1,10 +1,9 @@
 //! What is compared, and how each of it is measured.
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use gemel_tests::bench::{Load, Pace, summary};
+use gemel_tests::bench::{self, Load, Pace};
 use gemel_tests::clients::Wanted;
 use gemel_tests::gemel::{Config, Durability, LinkConfig, Mode, Server};
 use gemel_tests::pair::{Options, Pair, Role};
@@ -294,13 +293,7 @@ fn packets(args: &Compare, client: &Interface) -> Result<Sample> {
     command.args(["--core", &args.generator_core.to_string()]);
     command.args(["--clients", &CLIENTS.to_string()]);
     command.args(["--seconds", &args.step_seconds.to_string()]);
-    command.stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        bail!("gemel-bench ended with {}:\n{text}", output.status);
-    }
-    let found = summary(&text)?;
+    let found = bench::run(command)?;
     let per_s = found["packets_per_s"].as_f64().context("no packets_per_s in the report")?;
     let mode = found["mode"].as_str().unwrap_or_default().to_owned();
     Ok(Sample { per_s, mode, ..Sample::default() })

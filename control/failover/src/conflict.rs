@@ -12,7 +12,7 @@
 //!   the other is right.
 //!
 //! And where one version says that a client may use the lease now, it must not fall to one that
-//! says nothing about this client: see [`addition`].
+//! says nothing about this client: see [`RULES`].
 
 use std::cmp::Ordering;
 
@@ -33,52 +33,76 @@ pub(crate) enum Decision {
     RejectForNow,
 }
 
-/// A cell of figure 4.
+/// A cell of figure 4, with what had to be added to it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Rule {
     /// "accept": the later one wins.
     Later,
     /// "time(1)": only when the lease has ended here, too, and before the partner said so.
     Ended,
-    /// "time(2)": only if the client has been heard, or else has got the lease, since this state
-    /// began.
-    HeardSince,
-    /// "accept(3)": by client.
+    /// "accept(3)": by client. Of two clients' versions one that still runs stands against one that
+    /// does not.
     ByClient,
+    /// "accept", but a lease that lasts beyond the release yields to that of its own client alone.
+    ReleasedByClient,
+    /// The same, seen from the other side.
+    GivenAfterRelease,
+    /// "accept", but the client has declined the lease at one server, and the other, which did not
+    /// know, has given it to it again: then the end of the quarantine does not concern it.
+    QuarantineOver,
+    /// The same, seen from the other side, besides "time(2)": only if the client has been heard, or
+    /// else has got the lease, since this state began.
+    HeardSince,
+    /// "accept", if the received lease lasts beyond the end that is known here.
+    Outlasts,
+    /// "accept": a lease that lasts beyond the moment in which it became free here; or, where the
+    /// partner has nothing to learn of that, the later one. Without an update of ours, the partner
+    /// may know of a lease what is unknown here.
+    OutlastsFree,
+    /// "accept", unless ours ended later. Either version says that the lease is nobody's, but what
+    /// was told before the later end may be on its way, and be accepted by a partner that knows only
+    /// of the earlier one.
+    NotEarlier,
+    /// The same, seen from the other side.
+    EndsAfter,
+    /// "accept": the later one wins; but who says that a free lease is its own is believed where
+    /// nothing is known of a move. Nobody keeps the times of free leases, and leaving it to the
+    /// partner is safe at any rate.
+    Owner,
 }
 
 /// Figure 4. Rows: ACTIVE, EXPIRED, RELEASED, FREE or FREE-BACKUP, RESET, ABANDONED in this
-/// server's table; columns: ACTIVE, EXPIRED, RELEASED, FREE or FREE-BACKUP, RESET or ABANDONED
+/// server's table; columns: ACTIVE, EXPIRED, RELEASED, FREE or FREE-BACKUP, RESET, ABANDONED
 /// received.
-const RULES: [[Rule; 5]; 6] = {
-    use Rule::{ByClient, Ended, HeardSince, Later};
+///
+/// Where it says more than the figure: a lease that a client may use yields to nothing that does
+/// not concern this client, and one that has ended yields to one that ended later, and to what
+/// comes after an end. All this holds for either server's version, so that the verdicts fit.
+const RULES: [[Rule; 6]; 6] = {
+    use Rule::{
+        ByClient, Ended, EndsAfter, GivenAfterRelease, HeardSince, Later, NotEarlier, Outlasts,
+        OutlastsFree, Owner, QuarantineOver, ReleasedByClient,
+    };
     [
-        [ByClient, Ended, Later, Ended, Later],
-        [Later, Later, Later, Later, Later],
-        [Later, Later, Later, Later, Later],
-        [Later, Later, Later, Later, Later],
-        [HeardSince, Later, Later, Later, Later],
-        [Later, Later, Later, Later, Later],
+        [ByClient, Ended, ReleasedByClient, Ended, QuarantineOver, Later],
+        [Outlasts, NotEarlier, NotEarlier, NotEarlier, NotEarlier, Later],
+        [GivenAfterRelease, NotEarlier, NotEarlier, NotEarlier, NotEarlier, Later],
+        [OutlastsFree, EndsAfter, EndsAfter, Owner, EndsAfter, Later],
+        [HeardSince, NotEarlier, NotEarlier, NotEarlier, NotEarlier, Later],
+        [Later, Later, Later, Later, Later, Later],
     ]
 };
 
-fn rule(ours: BindingStatus, received: BindingStatus) -> Rule {
-    let row = match ours {
+/// The row, or the column, of a status.
+fn place(status: BindingStatus) -> usize {
+    match status {
         BindingStatus::Active => 0,
         BindingStatus::Expired => 1,
         BindingStatus::Released => 2,
         BindingStatus::PendingFree | BindingStatus::Free | BindingStatus::FreeBackup => 3,
         BindingStatus::Reset => 4,
         BindingStatus::Abandoned => 5,
-    };
-    let column = match received {
-        BindingStatus::Active => 0,
-        BindingStatus::Expired => 1,
-        BindingStatus::Released => 2,
-        BindingStatus::PendingFree | BindingStatus::Free | BindingStatus::FreeBackup => 3,
-        BindingStatus::Reset | BindingStatus::Abandoned => 4,
-    };
-    RULES[row][column]
+    }
 }
 
 /// Judges an update about the lease of which `ours` is known here.
@@ -88,26 +112,80 @@ pub(crate) fn decide(
     role: Role,
     now: AbsoluteTime,
 ) -> Decision {
-    if let Some(decision) = addition(ours, received, role, now) {
-        return decision;
-    }
-    let outdated = Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION);
-    let heard_since = received.clt.unwrap_or(received.start) > ours.start_time_of_state;
-    let (accept, otherwise) = match rule(ours.status, received.status) {
-        Rule::Later => (is_later(ours, received, role), outdated),
+    let accept = match RULES[place(ours.status)][place(received.status)] {
+        Rule::Later => is_later(ours, received, role),
         Rule::Ended => {
             let end = ours.state_expiration_time;
-            (now >= end && received.start >= end, not_ended(ours, now))
+            if now < end || received.start < end {
+                return not_ended(ours, now);
+            }
+            true
         }
-        Rule::HeardSince => (heard_since, outdated),
-        Rule::ByClient if received.is_of_client(ours) => (true, outdated),
-        Rule::ByClient => match role {
-            Role::Primary => (heard_since, Decision::Reject(StatusCode::ADDRESS_IN_USE)),
-            // Unless the primary takes ours: else they would change places.
-            Role::Secondary => (!is_heard_since(ours, received), outdated),
-        },
+        Rule::ByClient if received.is_of_client(ours) => true,
+        Rule::ByClient => return of_two_clients(ours, received, role, now),
+        Rule::ReleasedByClient => {
+            (received.is_of_client(ours) || !outlasts(ours, received))
+                && is_later(ours, received, role)
+        }
+        Rule::GivenAfterRelease => {
+            (!received.is_of_client(ours) && is_outlasted(ours, received))
+                || is_later(ours, received, role)
+        }
+        Rule::QuarantineOver => {
+            let is_given_again = outlasts(ours, received) && heard(received) < heard_here(ours);
+            !is_given_again && is_later(ours, received, role)
+        }
+        Rule::HeardSince => {
+            let is_given_again = is_outlasted(ours, received) && heard_here(ours) < heard(received);
+            is_given_again || has_spoken_since(ours, received)
+        }
+        Rule::Outlasts => is_outlasted(ours, received),
+        Rule::OutlastsFree => {
+            is_outlasted(ours, received) || (!ours.update_pending && is_later(ours, received, role))
+        }
+        Rule::NotEarlier => ours.start_time_of_state <= received.start,
+        Rule::EndsAfter => ours.start_time_of_state < received.start,
+        Rule::Owner => is_left_to(ours, received, role) || is_later(ours, received, role),
     };
-    if accept { Decision::Accept } else { otherwise }
+    if accept {
+        return Decision::Accept;
+    }
+    Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION)
+}
+
+/// Whether a partner in PARTNER-DOWN state that frees a lease is right without regard to figure 4.
+///
+/// It does that after the waits of section 8.4.1, when all is over that this server may have told
+/// the client. While this server recovers towards it, it answers nobody, and what it knows against
+/// that is older, or, after a lost disk, guessed (see [`lengthen`](crate::update::lengthen)).
+pub(crate) fn is_freed_rightly(ours: &Binding, received: &Update<'_>) -> bool {
+    use BindingStatus::{Active, Expired, Free, FreeBackup, PendingFree, Released};
+    matches!(ours.status, Active | Expired | Released)
+        && matches!(received.status, PendingFree | Free | FreeBackup)
+}
+
+/// ACTIVE here and received, of two clients.
+fn of_two_clients(
+    ours: &Binding,
+    received: &Update<'_>,
+    role: Role,
+    now: AbsoluteTime,
+) -> Decision {
+    let outdated = Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION);
+    match (ours.is_active(now), now < received.state_expiration_time, role) {
+        (true, false, _) => outdated,
+        (false, true, _) => Decision::Accept,
+        (_, _, Role::Primary) if has_spoken_since(ours, received) => Decision::Accept,
+        (_, _, Role::Primary) => Decision::Reject(StatusCode::ADDRESS_IN_USE),
+        // Unless the primary takes ours: else they would change places.
+        (_, _, Role::Secondary) if is_heard_since(ours, received) => outdated,
+        (_, _, Role::Secondary) => Decision::Accept,
+    }
+}
+
+/// "time(2)".
+fn has_spoken_since(ours: &Binding, received: &Update<'_>) -> bool {
+    received.clt.unwrap_or(received.start) > ours.start_time_of_state
 }
 
 /// "time(2)" as the partner finds it when it receives ours.
@@ -115,6 +193,39 @@ fn is_heard_since(ours: &Binding, received: &Update<'_>) -> bool {
     let heard = ours.client_last_transaction_time;
     let time = if heard == AbsoluteTime::ZERO { ours.start_time_of_state } else { heard };
     time > received.start
+}
+
+/// Whether an ACTIVE here lasts beyond what the received version says.
+fn outlasts(ours: &Binding, received: &Update<'_>) -> bool {
+    ours.state_expiration_time > received.start
+}
+
+/// Whether a received ACTIVE lasts beyond what is known here.
+fn is_outlasted(ours: &Binding, received: &Update<'_>) -> bool {
+    received.state_expiration_time > ours.start_time_of_state
+}
+
+/// When either server last heard the client, as known here.
+fn heard_here(ours: &Binding) -> AbsoluteTime {
+    ours.client_last_transaction_time.max(ours.partner_raw_clt_time)
+}
+
+/// The same, as the partner knows it.
+fn heard(received: &Update<'_>) -> AbsoluteTime {
+    received.clt.unwrap_or_default().max(received.partner_raw_clt_time)
+}
+
+/// Whether the partner says that a free lease is its own, and nothing is known here of a move.
+fn is_left_to(ours: &Binding, received: &Update<'_>, role: Role) -> bool {
+    use BindingStatus::{Free, FreeBackup, PendingFree};
+    let is_untold = !ours.update_pending && ours.start_time_of_state == AbsoluteTime::ZERO;
+    is_untold
+        && match role {
+            Role::Primary => {
+                matches!((ours.status, received.status), (Free | PendingFree, FreeBackup))
+            }
+            Role::Secondary => matches!((ours.status, received.status), (FreeBackup, Free)),
+        }
 }
 
 /// The lease runs on here, or has done so for longer than the partner knew. If its end is as near as
@@ -125,68 +236,6 @@ fn not_ended(ours: &Binding, now: AbsoluteTime) -> Decision {
         return Decision::RejectForNow;
     }
     Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION)
-}
-
-/// What the table does not say: a lease that a client may use yields to nothing that does not
-/// concern this client, and one that has ended yields to one that ended later, and to what comes
-/// after an end. All this holds for either server's version, so that the verdicts fit.
-fn addition(
-    ours: &Binding,
-    received: &Update<'_>,
-    role: Role,
-    now: AbsoluteTime,
-) -> Option<Decision> {
-    use BindingStatus::{Active, Expired, Free, FreeBackup, PendingFree, Released, Reset};
-    let outdated = Decision::Reject(StatusCode::OUTDATED_BINDING_INFORMATION);
-    let same_client = received.is_of_client(ours);
-    // Of an ACTIVE here, or of the received one: whether it lasts beyond what the other version says.
-    let outlasts = ours.state_expiration_time > received.start;
-    let is_outlasted = received.state_expiration_time > ours.start_time_of_state;
-    // Of a lease that is over here, or free.
-    let ended_before = ours.start_time_of_state <= received.start;
-    let heard = ours.client_last_transaction_time.max(ours.partner_raw_clt_time);
-    let received_heard = received.clt.unwrap_or_default().max(received.partner_raw_clt_time);
-    let is_untold = !ours.update_pending && ours.start_time_of_state == AbsoluteTime::ZERO;
-    match (ours.status, received.status) {
-        (Active, Active) if !same_client => {
-            match (ours.is_active(now), now < received.state_expiration_time) {
-                (true, false) => Some(outdated),
-                (false, true) => Some(Decision::Accept),
-                _ => None,
-            }
-        }
-        (Active, Released) if !same_client && outlasts => Some(outdated),
-        (Released, Active) if !same_client && is_outlasted => Some(Decision::Accept),
-        // The client has declined the lease at one server, and the other, which did not know, has
-        // given it to it again: then the end of the quarantine does not concern it.
-        (Active, Reset) if outlasts && received_heard < heard => Some(outdated),
-        (Reset, Active) if is_outlasted && heard < received_heard => Some(Decision::Accept),
-        // Both say that the lease is nobody's. But what was told before this end may be on its way,
-        // and be accepted by a partner that knows only of an earlier one.
-        (Expired | Released | Reset, Expired | Released | Reset) => {
-            Some(if ended_before { Decision::Accept } else { outdated })
-        }
-        // The same for who says that it has been free since then.
-        (Expired | Released | Reset, Free | FreeBackup | PendingFree) => {
-            Some(if ended_before { Decision::Accept } else { outdated })
-        }
-        (Free | FreeBackup | PendingFree, Expired | Released | Reset) => {
-            let ends_after = received.start > ours.start_time_of_state;
-            Some(if ends_after { Decision::Accept } else { outdated })
-        }
-        (Expired, Active) if is_outlasted => Some(Decision::Accept),
-        (Expired, Active) => Some(outdated),
-        (Free | FreeBackup | PendingFree, Active) if is_outlasted => Some(Decision::Accept),
-        // Without an update of ours, the partner may know of a lease what is unknown here.
-        (Free | FreeBackup | PendingFree, Active) if ours.update_pending => Some(outdated),
-        // The partner says that a free lease is its own, and nothing is known here of a move. Nobody
-        // keeps the times of free leases; leaving it to the partner is safe at any rate.
-        (Free | PendingFree, FreeBackup) if role == Role::Primary && is_untold => {
-            Some(Decision::Accept)
-        }
-        (FreeBackup, Free) if role == Role::Secondary && is_untold => Some(Decision::Accept),
-        _ => None,
-    }
 }
 
 /// Whether the received version is the later one. Exactly one server says so, unless both versions

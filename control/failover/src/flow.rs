@@ -55,6 +55,17 @@ pub(crate) enum Phase {
     },
 }
 
+/// How what the partner tells is taken while this server recovers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Recovery {
+    /// This server has lost its memory, and with it what it told its clients; this MCLT limited
+    /// that.
+    pub(crate) forgotten: Option<u32>,
+    /// The partner is in PARTNER-DOWN state, and this server answers nobody: see
+    /// [`is_freed_rightly`](crate::conflict::is_freed_rightly).
+    pub(crate) from_partner_down: bool,
+}
+
 /// BNDUPD messages without an answer that this server keeps track of, whatever the partner allows.
 const WINDOW_MAX: usize = 4096;
 /// Requests of the partner's that are kept at once; it has no reason for more than two.
@@ -91,8 +102,7 @@ pub(crate) struct Flow {
     rescan_at: Option<Duration>,
     blocked_until: Option<Duration>,
     keeper: Keeper,
-    /// This server has lost its memory, and kept to this MCLT before; see [`Flow::forget`].
-    forgotten: Option<u32>,
+    recovery: Recovery,
     /// The partner has told of names, on this connection.
     has_names: bool,
     /// A batch was lost: what is in the table need not be in the store.
@@ -141,7 +151,7 @@ impl Flow {
             rescan_at: None,
             blocked_until: None,
             keeper: Keeper::default(),
-            forgotten: None,
+            recovery: Recovery::default(),
             has_names: false,
             in_doubt: false,
             counters: FlowCounters::default(),
@@ -211,10 +221,9 @@ impl Flow {
         }
     }
 
-    /// Says whether this server has lost its memory, and with it what it told its clients; the MCLT
-    /// limited that.
-    pub(crate) fn forget(&mut self, mclt: Option<u32>) {
-        self.forgotten = mclt;
+    /// Says what has to be minded while this server recovers.
+    pub(crate) fn recover(&mut self, recovery: Recovery) {
+        self.recovery = recovery;
     }
 
     /// The partner's UPDREQ, or UPDREQALL.

@@ -148,6 +148,15 @@ impl Pair {
         Some(lease)
     }
 
+    /// Ends what is over by the clock of this server, as the control thread would.
+    pub(crate) fn sweep(&mut self, who: usize) {
+        let now = self.now(who).wall;
+        let mut batch = UpdateBatch::default();
+        while self.servers[who].table.expire(now, 10_000, &mut batch).more {}
+        self.with_env(who, |endpoint, env| endpoint.committed(batch.as_bytes(), env));
+        self.settle();
+    }
+
     /// What both servers have to agree about.
     pub(crate) fn view(&self, who: usize) -> BTreeMap<Lease, (BindingStatus, Vec<u8>, u32)> {
         let mut view = BTreeMap::new();

@@ -407,3 +407,23 @@ fn the_end_of_a_quarantine_does_not_concern_who_was_heard_since() {
         assert_eq!(judge(&reset, &before, role), OUTDATED);
     }
 }
+
+#[test]
+fn partner_down_frees_what_has_a_client_and_nothing_else() {
+    for ours in STATUSES {
+        for theirs in STATUSES {
+            let had_a_client = matches!(
+                ours,
+                BindingStatus::Active | BindingStatus::Expired | BindingStatus::Released
+            );
+            let (mine, theirs) = (version(ours, 1, -10, 100), version(theirs, 1, -20, 100));
+            let is_right = received(&theirs, |theirs| is_freed_rightly(&mine, &theirs));
+            assert_eq!(
+                is_right,
+                had_a_client && is_free(theirs.status),
+                "{ours}, {}",
+                theirs.status
+            );
+        }
+    }
+}

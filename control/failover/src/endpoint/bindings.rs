@@ -308,3 +308,35 @@ fn partner_down_ends_when_the_partner_knows_what_was_taken_over() {
     pair.expect(Is::Normal, Is::Normal);
     pair.assert_agreement();
 }
+
+/// The partner has waited for all that this server may have told the client, and this server, which
+/// has lost its disk, only guesses when that is over, and a little later.
+#[test]
+fn what_partner_down_frees_is_free_at_a_recovering_server() {
+    let mut pair = Pair::normal();
+    let lease = pair.grant(PRIMARY, PREFIXES, 9).unwrap();
+    pair.run(10);
+    let told = pair.servers[SECONDARY].table.binding(lease).unwrap().expiration_time;
+    pair.wipe(SECONDARY);
+    pair.run(10);
+    pair.command(PRIMARY, Command::PartnerDown).unwrap();
+    pair.run(u64::from(MCLT));
+    pair.sweep(PRIMARY);
+    // The walk over the table takes 10 s, and the partner is to be done before this server.
+    let wait = told.remaining(pair.now(PRIMARY).wall);
+    pair.run(u64::from(wait) + 14);
+    // The guess begins when the two meet, a little after the wait.
+    pair.cut();
+    pair.start(SECONDARY);
+    pair.run(15);
+    pair.join();
+    pair.run(10);
+    pair.expect(Is::PartnerDown, Is::RecoverWait);
+    let guess = pair.servers[SECONDARY].table.binding(lease).unwrap();
+    assert_eq!(guess.status, gemel_lease::BindingStatus::Active);
+    pair.run_until(u64::from(MCLT), |pair| pair.state(SECONDARY) == Is::Normal);
+    assert_eq!(pair.servers[PRIMARY].table.binding(lease), None);
+    assert!(guess.is_active(pair.now(SECONDARY).wall), "the guess was longer");
+    assert_eq!(pair.servers[SECONDARY].table.binding(lease), None);
+    pair.assert_agreement();
+}

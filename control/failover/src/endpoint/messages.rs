@@ -12,6 +12,7 @@ use super::{Endpoint, Request};
 use crate::{
     Env, Now, PairHistory, ServerState,
     connection::{Event, Refusal},
+    flow::Recovery,
     rules::is_recovering,
     timer::Timer,
 };
@@ -34,9 +35,7 @@ impl Endpoint {
                 self.partner_state(state, flags, since, env.now)
             }
             Event::BndUpd(message) => {
-                let had_clients = self.record.history == PairHistory::Run;
-                let forgotten = self.record.memory_lost && had_clients;
-                self.flow.forget(forgotten.then_some(self.mclt_before));
+                self.flow.recover(self.recovery());
                 self.flow.bndupd(&message, env, &mut self.outbox)?;
                 self.progress(env.now);
             }
@@ -46,6 +45,16 @@ impl Endpoint {
             Event::UpdDone(id) => self.update_done(id, env.now),
         }
         Ok(())
+    }
+
+    fn recovery(&self) -> Recovery {
+        let had_clients = self.record.history == PairHistory::Run;
+        let forgotten = self.record.memory_lost && had_clients;
+        let is_partner_down = self.machine.partner() == Some(ServerState::PartnerDown);
+        Recovery {
+            forgotten: forgotten.then_some(self.mclt_before),
+            from_partner_down: is_partner_down && is_recovering(self.machine.state()),
+        }
     }
 
     /// A message of the partner's has come, or the connection to it.

@@ -45,7 +45,8 @@ impl Flow {
             config: &self.config,
             pools: &self.pools,
             in_doubt: self.in_doubt,
-            forgotten: self.forgotten,
+            forgotten: self.recovery.forgotten,
+            is_freed_alone: self.recovery.from_partner_down,
             has_names: &mut self.has_names,
             counters: &mut self.counters,
             later: &mut later,
@@ -86,7 +87,9 @@ struct Judge<'a, 'b> {
     config: &'a Config,
     pools: &'a Pools,
     in_doubt: bool,
+    /// See [`Recovery`](super::Recovery).
     forgotten: Option<u32>,
+    is_freed_alone: bool,
     has_names: &'a mut bool,
     counters: &'a mut FlowCounters,
     /// Leases of which the partner has to be told something in turn, after the reply.
@@ -171,7 +174,9 @@ impl Judge<'_, '_> {
                 is_conflict = ours.is_active(now)
                     && update.status == BindingStatus::Active
                     && !update.is_of_client(ours);
-                decision = if self.config.broken == Some(Rule::ConflictTable) {
+                let is_broken = self.config.broken == Some(Rule::ConflictTable);
+                let is_freed = self.is_freed_alone && conflict::is_freed_rightly(ours, update);
+                decision = if is_broken || is_freed {
                     Decision::Accept
                 } else {
                     conflict::decide(ours, update, role, now)

@@ -209,12 +209,13 @@ impl<J: Journal> Control<J> {
 
     /// When something is to be done that nobody submits.
     fn next_due(&self) -> Instant {
-        // Nothing expires in a table that is being filled.
-        let expire = match self.service.load().is_warming() {
-            true => Instant::now() + EXPIRE_EVERY,
-            false => self.expire_due,
-        };
-        self.retry_due.map_or(expire, |retry| retry.min(expire))
+        match self.retry_due {
+            // While the store fails, nothing expires either.
+            Some(retry) => retry,
+            // Nothing expires in a table that is being filled.
+            None if self.service.load().is_warming() => Instant::now() + EXPIRE_EVERY,
+            None => self.expire_due,
+        }
     }
 
     /// Ends the warm-up when the table is full.
@@ -346,6 +347,9 @@ impl<J: Journal> Control<J> {
         drop(status);
         self.retry_due = Some(now + RETRY_EVERY);
         self.full_since = None;
+        for record in self.own.iter().flatten() {
+            self.table.mark_unstored(record.binding.lease);
+        }
         self.own.clear();
         self.refuse_all();
         for resolver in self.resolvers.read().iter().flatten() {
@@ -497,12 +501,15 @@ mod tests {
 
     impl Rig {
         fn new(script: Script) -> Self {
+            Self::with(script, Ownership::Sole)
+        }
+
+        fn with(script: Script, ownership: Ownership) -> Self {
             let range = PoolRange::Addresses {
                 first: "2001:db8::1:0".parse().unwrap(),
                 last: "2001:db8::1:ff".parse().unwrap(),
             };
-            let pools =
-                PoolSet::new(vec![PoolConfig { range, ownership: Ownership::Sole }]).unwrap();
+            let pools = PoolSet::new(vec![PoolConfig { range, ownership }]).unwrap();
             let table = Arc::new(LeaseTable::new(&TableConfig::default(), pools));
             let (sender, submissions) = bounded(16);
             let (submitter, resolver) = submit::connect(0, sender.clone()).unwrap();
@@ -595,6 +602,7 @@ mod tests {
         assert_eq!(rig.state(), StoreState::Settling);
         assert!(rig.control.status.lock().failed.is_some());
         assert!(!rig.table.lock(Rig::key(b"one")).is_stored(lost));
+        assert_eq!(rig.control.next_due(), rig.begun + RETRY_EVERY, "nothing is due before");
 
         // A worker that had not seen the flag yet: its update is marked before bindings are
         // answered from.
@@ -664,6 +672,22 @@ mod tests {
         assert_eq!(rig.table.len(), 0);
         assert_eq!(rig.durable(), [lease, lease]);
         assert_eq!(rig.control.status.lock().expired, 1);
+    }
+
+    /// The partner must not hear of an end that a restart would not know of.
+    #[test]
+    fn an_end_that_could_not_be_stored_is_stored_later() {
+        let script = Script { commit: [None, Some(disk_full())].into(), ..Script::default() };
+        let mut rig = Rig::with(script, Ownership::Primary);
+        let lease = rig.grant(b"one");
+        rig.round(0);
+        rig.control.expire_due = rig.begun;
+        rig.control.round(rig.begun, NOW.plus(TERMS.valid_lifetime));
+        assert_eq!(rig.state(), StoreState::Settling);
+        assert_eq!(rig.durable(), [lease]);
+        rig.round(1 + RETRY_EVERY.as_secs());
+        assert_eq!(rig.state(), StoreState::Working);
+        assert_eq!(rig.durable(), [lease, lease]);
     }
 
     #[test]

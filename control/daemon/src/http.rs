@@ -66,18 +66,19 @@ async fn page(State(shared): State<Arc<Shared>>) -> Html<String> {
     if !failover.is_empty() {
         html.push_str(
             "<h2>Failover</h2><table><tr><th>Relationship<th>Role<th>State<th>Partner<th>\
-             Communications<th>Unacked<th>Lag</tr>",
+             Communications<th>Pending<th>Unacked<th>Lag</tr>",
         );
         for view in failover {
             // Names and states hold nothing that HTML could take for markup.
             let _ = write!(
                 html,
-                "<tr><td>{}<td>{}<td><b>{}</b><td>{}<td>{}<td>{}<td>{:.1} s</tr>",
+                "<tr><td>{}<td>{}<td><b>{}</b><td>{}<td>{}<td>{}<td>{}<td>{:.1} s</tr>",
                 view.relationship,
                 view.role,
                 view.state,
                 view.partner_state.unwrap_or("unknown"),
                 if view.communications_ok { "OK" } else { "not OK" },
+                view.updates.pending.map_or_else(|| "-".to_owned(), |count| count.to_string()),
                 view.updates.unacked,
                 view.lag_seconds,
             );

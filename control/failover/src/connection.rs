@@ -92,6 +92,12 @@ impl Refusal {
         Self { reason: reason.to_string(), goodbye, alarm: false, refused: true }
     }
 
+    /// This server is suspended.
+    pub(crate) fn out_of_service() -> Self {
+        let goodbye = Some(StatusCode::SERVER_SHUTTING_DOWN);
+        Self { reason: "suspended".to_owned(), goodbye, alarm: false, refused: true }
+    }
+
     /// The connection does not work, or somebody does not want it any more.
     pub(crate) fn drop(reason: impl ToString) -> Self {
         Self { reason: reason.to_string(), goodbye: None, alarm: false, refused: false }

@@ -117,6 +117,10 @@ pub enum Output {
     Alarm(String),
 }
 
+/// Octets of answers that may wait for the partner, or for the store. A partner that keeps to the
+/// updates that it may have without an answer does not come near this.
+const ANSWERS_MAX: usize = 16 << 20;
+
 impl Endpoint {
     /// An endpoint in STARTUP state (section 8.3), from what stable storage holds. It serves the
     /// pools `pools` of the table, and tells the rules of its links through `policy` what they may
@@ -191,13 +195,13 @@ impl Endpoint {
     }
 
     /// A connection to the partner stands (TLS done, if there is any). The primary sends CONNECT.
-    /// A connection that stood before is forgotten. While suspended it is to be closed at once.
+    /// A connection that stood before is forgotten. While suspended it is to be closed at once, and
+    /// the partner told why: it is to try again soon.
     pub fn connected(&mut self, env: &mut Env<'_>) {
         self.lose("replaced by a new connection", env.now);
         self.outbox.clear();
         if self.suspended {
-            let reason = "suspended".to_owned();
-            self.outputs.push_back(Output::Close { reason, refused: true });
+            self.close(&Refusal::out_of_service(), env.now);
             return;
         }
         self.connection.open(&self.config, env.now, &mut self.outbox);
@@ -218,6 +222,11 @@ impl Endpoint {
             let (config, outbox) = (&self.config, &mut self.outbox);
             let result = self.connection.received(frame, config, env.now, outbox);
             if let Err(refusal) = result.and_then(|event| self.event(event, env)) {
+                self.close(&refusal, env.now);
+            } else if self.flow.held_octets() + self.outbox.octets().len() > ANSWERS_MAX {
+                self.outbox.clear();
+                let reason = "the partner goes on without reading what it is answered".to_owned();
+                let refusal = Refusal { reason, goodbye: None, alarm: true, refused: true };
                 self.close(&refusal, env.now);
             }
         }

@@ -311,6 +311,11 @@ impl Flow {
         [rescan, self.blocked_until, self.keeper.next_timeout()].into_iter().flatten().min()
     }
 
+    /// Answers that wait for the store.
+    pub(crate) fn held_octets(&self) -> usize {
+        self.held.octets()
+    }
+
     /// For the operator.
     pub(crate) fn counters(&self) -> FlowCounters {
         let request = self.requests.front();

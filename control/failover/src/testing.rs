@@ -389,7 +389,7 @@ impl Pair {
         true
     }
 
-    fn with_env<T>(
+    pub(crate) fn with_env<T>(
         &mut self,
         who: usize,
         act: impl FnOnce(&mut Endpoint, &mut Env<'_>) -> T,

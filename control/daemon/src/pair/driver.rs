@@ -195,6 +195,8 @@ impl Driver {
             let now = self.ground.now();
             for member in &mut self.members {
                 member.endpoint.stored(sequence, stored, &mut self.ground.env(now));
+                // Before the next event, as below.
+                member.follow(&mut self.ground, now);
             }
         }
         // What is taken in leads to changes, and they have to fit.
@@ -209,6 +211,9 @@ impl Driver {
         for (relationship, member) in self.members.iter_mut().enumerate() {
             if member.endpoint.next_timeout().is_some_and(|due| now.monotonic >= due) {
                 member.endpoint.timeout(&mut self.ground.env(now));
+            }
+            if is_tick {
+                member.count_pending(&self.ground);
             }
             if is_tick || store_changed {
                 member.watch_store(self.store_state, now);

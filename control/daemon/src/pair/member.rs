@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::{
     driver::{Ground, TICK},
+    pending::PendingCount,
     persist::Saver,
     tls::Tls,
     transport::{Connection, Event},
@@ -83,6 +84,7 @@ pub(super) struct Member {
     transitions: u64,
     alarms: u64,
     last_alarm: Option<(u64, String)>,
+    pending: PendingCount,
 }
 
 impl Member {
@@ -118,6 +120,7 @@ impl Member {
             transitions: 0,
             alarms: 0,
             last_alarm: None,
+            pending: PendingCount::default(),
         }
     }
 
@@ -170,7 +173,8 @@ impl Member {
 
     /// A connection, or the attempt to make one, has ended.
     fn ended(&mut self, reason: String, refused: bool, now: Now) {
-        self.refusals = if refused { self.refusals.saturating_add(1) } else { self.refusals };
+        // A partner that was not to be reached may be about to start.
+        self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
         let factor = 1_u32.checked_shl(self.refusals).unwrap_or(BACK_OFF_MAX).min(BACK_OFF_MAX);
         self.dial_due = now.monotonic + self.config.reconnect_interval * factor;
         if self.problem.as_ref() != Some(&reason) {
@@ -387,6 +391,11 @@ impl Member {
         result.map_err(|error| error.to_string())
     }
 
+    /// Counts on what the partner does not know; once in a tick.
+    pub(super) fn count_pending(&mut self, ground: &Ground) {
+        self.pending.step(&ground.table, &self.pools);
+    }
+
     /// A server that can store nothing can grant nothing: its partner serves, if it is there.
     pub(super) fn watch_store(&mut self, state: StoreState, now: Now) {
         let bit = 1 << Suspension::Store as u8;
@@ -431,6 +440,7 @@ impl Member {
             ..RelationshipView::default()
         };
         view::fill(&mut view, &self.endpoint.status(now));
+        view.updates.pending = self.pending.last();
         if let Some(connection) = &self.connection {
             view.partner_certificate_expires = connection.tls.as_ref().map(|tls| tls.expires);
         }

@@ -60,6 +60,11 @@ fn gauges(views: &[RelationshipView], encoder: &mut DescriptorEncoder<'_>) -> Re
         ("failover_out_of_service", "Whether it is out of service on purpose", |view| {
             Some(f64::from(u8::from(!view.suspended_by.is_empty())))
         }),
+        (
+            "failover_pending_updates",
+            "Leases that the partner does not know as they are, connected or not",
+            |view| view.updates.pending.map(|count| count as f64),
+        ),
         ("failover_unacked_updates", "Binding updates that the partner has not answered", |view| {
             Some(view.updates.unacked as f64)
         }),

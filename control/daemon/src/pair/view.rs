@@ -80,6 +80,9 @@ pub struct RelationshipView {
 /// Counters of binding updates.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct UpdatesView {
+    /// Leases that the partner does not know as they are, connected or not; counted within the last
+    /// half minute. Unknown before the first count.
+    pub pending: Option<u64>,
     /// Messages without an answer.
     pub unacked: u64,
     /// Leases that wait to be sent.
@@ -182,6 +185,7 @@ pub fn fill(view: &mut RelationshipView, status: &Status) {
 
 fn updates(flow: &FlowCounters) -> UpdatesView {
     UpdatesView {
+        pending: None,
         unacked: flow.unacked,
         queued: flow.queued,
         replies_waiting: flow.replies_waiting,

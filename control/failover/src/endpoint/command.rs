@@ -79,10 +79,12 @@ impl Endpoint {
     /// Out of service: first nothing is answered any more, then the partner is told.
     pub(super) fn suspend(&mut self, now: Now) {
         self.operated(now);
-        if is_operating(self.machine.state()) {
-            self.time_of_failure = Some(now.wall);
-            self.mclt_before = self.record.mclt;
-        }
+        // In states that answer nobody: when this process last did.
+        let last_operation = self.record.last_operation;
+        let has_operated = is_operating(self.machine.state()) || last_operation > self.started;
+        self.time_of_failure =
+            self.time_of_failure.max(Some(last_operation).filter(|_| has_operated));
+        self.mclt_before = self.greatest_mclt();
         self.suspended = true;
         let from = self.machine.state();
         self.machine.handle(Input::Suspend);
@@ -92,9 +94,7 @@ impl Endpoint {
         self.outputs.push_back(Output::Persist(self.record.clone()));
         self.record_changed = false;
         if self.connection.is_live() {
-            let goodbye = Some(StatusCode::SERVER_SHUTTING_DOWN);
-            let reason = "suspended".to_owned();
-            self.close(&Refusal { reason, goodbye, alarm: false, refused: true }, now);
+            self.close(&Refusal::out_of_service(), now);
         }
     }
 }

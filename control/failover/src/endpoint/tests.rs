@@ -5,7 +5,7 @@ use gemel_lease::{
 };
 
 use super::*;
-use crate::testing::{MCLT, PRIMARY, Pair, SECONDARY, secs};
+use crate::testing::{MCLT, PREFIXES, PRIMARY, Pair, SECONDARY, secs};
 
 #[test]
 fn two_that_have_never_met_become_a_pair_at_once() {
@@ -359,6 +359,9 @@ fn a_suspended_secondary_takes_no_connection() {
     pair.expect(Is::CommunicationsInterrupted, Is::Startup);
     let refusals = |it: &&Output| matches!(it, Output::Close { refused: true, .. });
     assert!(pair.servers[SECONDARY].log.iter().filter(refusals).count() > 5);
+    // The primary is to find it as soon as it serves again, and does not wait longer each time.
+    assert!(pair.said(PRIMARY, "suspended"));
+    assert_eq!(pair.servers[PRIMARY].log.iter().filter(refusals).count(), 0);
     // A restart forgets the suspension.
     pair.kill(SECONDARY);
     pair.start(SECONDARY);
@@ -481,4 +484,59 @@ fn a_former_mclt_is_kept_as_long_as_it_matters() {
     pair.start(PRIMARY);
     pair.run(20);
     assert_eq!([PRIMARY, SECONDARY].map(|who| former(&pair, who)), [None; 2]);
+}
+
+/// What tells when this server failed must not be older than its service, however short that was.
+#[test]
+fn service_begins_with_a_mark_on_the_disk() {
+    let mut pair = Pair::normal();
+    pair.kill(PRIMARY);
+    pair.kill(SECONDARY);
+    pair.run(1000);
+    pair.start(PRIMARY);
+    pair.run(6);
+    assert_eq!(pair.state(PRIMARY), Is::CommunicationsInterrupted);
+    let disk = pair.servers[PRIMARY].disk.as_ref().unwrap();
+    assert!(disk.last_operation.plus(2) >= pair.now(PRIMARY).wall, "{disk:?}");
+}
+
+#[test]
+fn a_lowered_mclt_counts_after_a_suspension_too() {
+    let mut pair = Pair::normal();
+    pair.kill(PRIMARY);
+    pair.servers[PRIMARY].config.mclt = 60;
+    pair.start(PRIMARY);
+    pair.run(20);
+    pair.expect(Is::Normal, Is::Normal);
+    pair.command(PRIMARY, Command::Suspend).unwrap();
+    pair.run(10);
+    pair.command(SECONDARY, Command::PartnerDown).unwrap();
+    pair.run(10);
+    pair.command(PRIMARY, Command::Resume).unwrap();
+    pair.run(10);
+    pair.expect(Is::RecoverWait, Is::PartnerDown);
+    let remaining = pair.status(PRIMARY).recover_wait_remaining.unwrap();
+    assert!(remaining.as_secs() > u64::from(MCLT) - 60, "{remaining:?}");
+}
+
+/// A partner that sends and does not read must not fill the memory.
+#[test]
+fn answers_that_nobody_reads_end_the_connection() {
+    let mut pair = Pair::normal();
+    pair.grant(SECONDARY, PREFIXES, 9).unwrap();
+    let octets = pair
+        .with_env(SECONDARY, |endpoint, env| {
+            while endpoint.poll(env) {}
+            std::mem::take(endpoint.outgoing())
+        })
+        .unwrap();
+    let update = &octets[2..2 + usize::from(u16::from_be_bytes([octets[0], octets[1]]))];
+    pair.with_env(PRIMARY, |endpoint, env| {
+        for _ in 0..400_000 {
+            endpoint.received(update, env);
+        }
+        assert!(endpoint.outgoing().len() < 20 << 20);
+    });
+    pair.settle();
+    assert!(pair.said(PRIMARY, "goes on without reading"));
 }

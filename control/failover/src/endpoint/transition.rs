@@ -145,7 +145,9 @@ impl Endpoint {
     pub(super) fn enter(&mut self, from: ServerState, cause: &'static str, now: Now) {
         let to = self.machine.state();
         let partner = self.machine.partner();
-        self.outputs.push_back(Output::Transition { from, to, partner, cause });
+        if to != from {
+            self.outputs.push_back(Output::Transition { from, to, partner, cause });
+        }
         let alarm = match to {
             ServerState::CommunicationsInterrupted => from == ServerState::Normal,
             ServerState::PotentialConflict | ServerState::ResolutionInterrupted => true,
@@ -184,6 +186,10 @@ impl Endpoint {
         };
         if from != ServerState::Startup || to != self.record.state {
             self.record.previous = Some(self.record.state);
+        }
+        if is_operating(to) {
+            // As soon as this is stored; the next mark may come too late for a process that ends soon.
+            self.record.last_operation = now.wall;
         }
         self.record.state = to;
         self.record.since = since;

@@ -67,11 +67,11 @@ impl Flow {
             self.counters.rejected.count(code);
             subject.emit_rejection(status(code), header, &mut out);
         }
-        // An answer is no longer than the update was, but for some status codes.
-        let len = out.finish().map_err(FailoverError::Wire)?;
         if env.updates.len() != before && self.config.broken != Some(Rule::DurableBeforeReply) {
             self.held.changed(env.sequence);
         }
+        // An answer is no longer than the update was, but for some status codes.
+        let len = out.finish().map_err(FailoverError::Wire)?;
         self.held.send(&self.scratch[..len], outbox);
         // It has changed in the open batch, for which all that is sent from here on waits.
         let stamp = env.table.stamp();

@@ -198,18 +198,30 @@ impl LeaseTable {
     /// pools of the relationship by walking over all stripes, for the operator.
     #[must_use]
     pub fn pending_updates(&self, pools: impl Fn(PoolId) -> bool) -> u64 {
+        (0..self.stripe_count()).map(|stripe| self.pending_in(stripe, &pools)).sum()
+    }
+
+    /// Those of one stripe; the free updates are spread over the stripes as they lie in their pools.
+    #[must_use]
+    pub fn pending_in(&self, stripe: usize, pools: impl Fn(PoolId) -> bool) -> u64 {
         let is_pending = |binding: &Binding| {
             binding.update_pending && self.pools.find_lease(binding.lease).is_some_and(&pools)
         };
-        let mut pending = 0;
-        self.for_each(|binding| pending += u64::from(is_pending(binding)));
+        let of_clients = {
+            let records = self.stripes[stripe].0.lock();
+            records.arena.iter().filter(|(_, slot)| is_pending(&slot.binding)).count()
+        };
         let mut leases = Vec::new();
-        for pool in self.pools.ids().filter(|id| pools(*id)).map(|id| self.pools.pool(id)) {
-            self.free_updates.leases(pool.lease(0)..=pool.lease(pool.size() - 1), &mut leases);
+        if self.free_updates.len() > 0 {
+            for pool in self.pools.ids().filter(|id| pools(*id)).map(|id| self.pools.pool(id)) {
+                if let Some((first, last)) = self.part(pool, stripe) {
+                    self.free_updates.leases(pool.lease(first)..=pool.lease(last), &mut leases);
+                }
+            }
         }
         let free =
             leases.into_iter().filter(|lease| self.with_free_update(*lease, |_| ()).is_some());
-        pending + free.count() as u64
+        (of_clients + free.count()) as u64
     }
 
     fn acknowledge_binding(

@@ -88,6 +88,7 @@ impl World {
         }
         self.nodes[node].is_whole = false;
         self.nodes[node].is_exposed = false;
+        self.nodes[node].is_in_partner_down = false;
     }
 
     /// A client gave a lease back at the other server while the two were out of touch, and got it
@@ -221,25 +222,34 @@ impl World {
         false
     }
 
-    /// Two servers must not serve when one of them is in PARTNER-DOWN state (section 8.4).
+    /// Two servers must not serve when one of them is in PARTNER-DOWN state (section 8.4). Nor must
+    /// one after the other, if they have not met in between: who was in PARTNER-DOWN may have given
+    /// away what the other still takes for its own, and for full lifetimes.
     fn transition(&mut self, node: usize, to: ServerState) {
-        if to == ServerState::Normal {
-            self.nodes[node].is_whole = true;
+        let found = &mut self.nodes[node];
+        match to {
+            ServerState::Normal => found.is_whole = true,
+            ServerState::PartnerDown => found.is_exposed = true,
+            _ => {}
         }
-        if to == ServerState::PartnerDown {
-            self.nodes[node].is_exposed = true;
+        if to != ServerState::Startup {
+            found.is_in_partner_down = to == ServerState::PartnerDown;
         }
-        let Some(other) = self.state(1 - node) else { return };
-        let down = ServerState::PartnerDown;
-        let alone = |one, two| one == down && serves(two);
-        if self.checks.loose.is_some() || !(alone(to, other) || alone(other, to)) {
+        let other = self.state(1 - node);
+        let after = self.nodes[1 - node].is_in_partner_down && serves(to);
+        let beside = to == ServerState::PartnerDown && other.is_some_and(serves);
+        if self.checks.loose.is_some() || !(after || beside) {
             return;
         }
         if self.plan.careless {
             self.expect_conflicts("both serve, one in PARTNER-DOWN state");
         } else {
             self.violate(Rule::Exclusion, || {
-                format!("{} enters {to} while the other is in {other}", name(node))
+                let other = match other {
+                    Some(other) if serves(other) => format!("in {other}"),
+                    _ => "out of service since it was in PARTNER-DOWN".to_owned(),
+                };
+                format!("{} enters {to} while the other is {other}", name(node))
             });
         }
     }

@@ -385,6 +385,9 @@ impl World {
                 if !down || !fit || self.command(node, Command::PartnerDown).is_err() {
                     self.operator.told = None;
                 }
+                // What the network held back may have come meanwhile, and was as good as a refusal.
+                // The partner must be found within its startup time (section 8.3.2 step 3).
+                self.operator.connect_after = 0;
             }
             Mend::Resume { node } => self.resume(node),
         }

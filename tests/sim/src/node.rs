@@ -50,6 +50,8 @@ pub(crate) struct Node {
     /// It has given leases in PARTNER-DOWN state, where nothing limits them, of which the other may
     /// not have heard.
     pub(crate) is_exposed: bool,
+    /// The last state that it took to is PARTNER-DOWN, be it dead, out of service or starting by now.
+    pub(crate) is_in_partner_down: bool,
     /// It does not come up again by itself before this.
     pub(crate) restart_at: Option<Micros>,
 }
@@ -97,6 +99,7 @@ impl Node {
             slow_until: 0,
             is_whole: true,
             is_exposed: false,
+            is_in_partner_down: false,
             restart_at: None,
         }
     }

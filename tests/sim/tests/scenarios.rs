@@ -3,7 +3,7 @@
 
 use gemel_failover::{Command, ServerState as Is};
 use gemel_lease::{AbsoluteTime, BindingStatus, IaKind, Lease, Responsiveness};
-use gemel_sim::{MILLISECOND, Micros, PRIMARY, Plan, SECOND, SECONDARY, Trace, World};
+use gemel_sim::{MILLISECOND, Micros, PRIMARY, Plan, Rule, SECOND, SECONDARY, Trace, World};
 
 /// A pair in NORMAL state.
 fn pair(plan: Plan) -> World {
@@ -435,4 +435,19 @@ fn recover_done_is_silent_while_the_partner_may_be_in_partner_down() {
     until(&mut world, 60, "NORMAL", World::is_normal);
     let _ = client;
     finish(world);
+}
+
+/// Section 8.4 is broken as well by servers that serve one after the other and have not met.
+#[test]
+fn who_serves_after_one_in_partner_down_is_noticed() {
+    let mut world = pair(Plan::calm(23));
+    world.crash(PRIMARY, false);
+    run(&mut world, 10);
+    world.command(SECONDARY, Command::PartnerDown).unwrap();
+    run(&mut world, 10);
+    world.crash(SECONDARY, false);
+    world.boot(PRIMARY);
+    assert!(!world.run(60 * SECOND), "not noticed: {}", story(&world));
+    let found = world.violation().map(|violation| violation.rule);
+    assert_eq!(found, Some(Rule::Exclusion), "{}", story(&world));
 }

@@ -53,7 +53,7 @@ pub fn encode(pair: &PairHandle, encoder: &mut DescriptorEncoder<'_>) -> Result<
 fn gauges(views: &[RelationshipView], encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
     type Read = fn(&RelationshipView) -> Option<f64>;
     #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
-    const GAUGES: [(&str, &str, Read); 8] = [
+    const GAUGES: [(&str, &str, Read); 9] = [
         ("failover_communications_ok", "Whether communications with the partner are OK", |view| {
             Some(f64::from(u8::from(view.communications_ok)))
         }),

@@ -1,7 +1,5 @@
 //! What the operator says.
 
-use gemel_wire::StatusCode;
-
 use super::{Endpoint, Output, Unconfirmed};
 use crate::{Now, ServerState, connection::Refusal, machine::Input, rules::is_operating};
 

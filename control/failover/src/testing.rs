@@ -56,6 +56,8 @@ pub(crate) struct Server {
     unstored: VecDeque<u64>,
     /// The store fails.
     pub(crate) store_fails: bool,
+    /// The store takes nothing for now.
+    pub(crate) store_is_slow: bool,
     /// Octets on their way to it, and those that wait for the cable.
     incoming: VecDeque<u8>,
     held: VecDeque<u8>,
@@ -380,7 +382,7 @@ impl Pair {
     /// One answer of the store.
     fn store(&mut self, who: usize) -> bool {
         let server = &mut self.servers[who];
-        if server.disk_is_slow {
+        if server.disk_is_slow || server.store_is_slow {
             return false;
         }
         let Some(sequence) = server.unstored.pop_front() else { return false };
@@ -464,6 +466,7 @@ impl Server {
             sequence: 1,
             unstored: VecDeque::new(),
             store_fails: false,
+            store_is_slow: false,
             incoming: VecDeque::new(),
             held: VecDeque::new(),
             linked: false,

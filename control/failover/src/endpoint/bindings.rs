@@ -295,6 +295,7 @@ fn partner_down_ends_when_the_partner_knows_what_was_taken_over() {
     pair.start(PRIMARY);
     pair.run(10);
     pair.expect(Is::RecoverWait, Is::PartnerDown);
+    assert_eq!(pair.servers[SECONDARY].policy.load().mclt, None);
     use_up(&mut pair, SECONDARY);
     pair.run(5);
     assert!(pair.status(SECONDARY).flow.prefixes_taken_over > 0);
@@ -304,6 +305,12 @@ fn partner_down_ends_when_the_partner_knows_what_was_taken_over() {
     pair.expect(Is::RecoverDone, Is::PartnerDown);
     assert_eq!(pair.path(SECONDARY), []);
     pair.servers[PRIMARY].store_fails = false;
+    pair.servers[PRIMARY].store_is_slow = true;
+    pair.run(3);
+    pair.expect(Is::RecoverDone, Is::PartnerDown);
+    // What is given now need not be known before the partner serves.
+    assert_eq!(pair.servers[SECONDARY].policy.load().mclt, Some(MCLT));
+    pair.servers[PRIMARY].store_is_slow = false;
     pair.run(20);
     pair.expect(Is::Normal, Is::Normal);
     pair.assert_agreement();

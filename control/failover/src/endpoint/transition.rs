@@ -226,6 +226,11 @@ impl Endpoint {
                 strictest = stricter(strictest, rules(other));
             }
         }
+        // The partner, in RECOVER-DONE state, is about to serve, and hears first of what it does not
+        // know. What is given meanwhile it need not know, if that is limited already.
+        if self.return_due {
+            strictest.mclt = strictest.mclt.or(Some(self.record.mclt));
+        }
         // Section 8.7.1 would have leases renewed. But a partner in PARTNER-DOWN state, or one that
         // may be, gives to others what it believes to be over, and does not hear of a renewal.
         let partner = self.machine.partner();

@@ -98,6 +98,8 @@ pub(crate) struct Checks {
     acked: [BTreeMap<Lease, (Owner, AbsoluteTime)>; 2],
     /// By server: until when it knows, on stable storage, that a client has a lease.
     known: [BTreeMap<Lease, (Owner, AbsoluteTime)>; 2],
+    /// By server: when a lease was pardoned.
+    pardoned: BTreeMap<(usize, Lease), Micros>,
     /// Why nothing can be promised to the clients any more.
     pub(crate) loose: Option<&'static str>,
 }
@@ -129,9 +131,18 @@ impl Checks {
         }
     }
 
-    /// Whoever has the lease may lose it.
-    pub(crate) fn pardon(&mut self, lease: Lease) {
+    /// Whoever has the lease may lose it, also who has it in an answer of this server's that is
+    /// under way.
+    pub(crate) fn pardon(&mut self, node: usize, lease: Lease, now: Micros) {
         self.holdings.remove(&lease);
+        self.pardoned.insert((node, lease), now);
+    }
+
+    /// A client has heard of a lease what the server said at `made`.
+    pub(crate) fn pardon_heard(&mut self, client: usize, node: usize, lease: Lease, made: Micros) {
+        if self.pardoned.get(&(node, lease)).is_some_and(|at| made <= *at) {
+            self.let_go(client, lease);
+        }
     }
 
     /// A client's right to a lease, in virtual time.
@@ -217,6 +228,20 @@ mod tests {
         checks.let_go(3, lease);
         assert_eq!(checks.hold(4, lease, 300, 109, 0), Some(1));
         assert_eq!(checks.held_until(4, lease), Some(300));
+    }
+
+    #[test]
+    fn a_pardon_reaches_answers_under_way() {
+        let mut checks = Checks::default();
+        let lease = Lease::address(5.into());
+        checks.pardon(1, lease, 50);
+        for (node, made, other) in [(1, 50, None), (1, 51, Some(1)), (0, 50, Some(1))] {
+            checks.hold(1, lease, 100, 60, 0);
+            checks.pardon_heard(1, node, lease, made);
+            assert_eq!(checks.hold(2, lease, 100, 60, 0), other, "{node} {made}");
+            checks.let_go(1, lease);
+            checks.let_go(2, lease);
+        }
     }
 
     #[test]

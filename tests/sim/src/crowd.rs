@@ -72,9 +72,14 @@ impl World {
         if self.is_traced() {
             self.say(|| format!("client {client}: hears {}: {}", name(node), tell(&answer)));
         }
+        let leases: Vec<_> =
+            answer.ias.iter().flat_map(|ia| &ia.leases).map(|it| it.lease).collect();
         let mut acts = Vec::new();
         self.clients[client].receive(answer, made, self.now, &self.plan, &mut acts);
         self.act(client, acts);
+        for lease in leases {
+            self.checks.pardon_heard(client, node, lease, made);
+        }
     }
 
     /// Sets the timer that the client wants.

@@ -107,7 +107,7 @@ impl World {
                 Some(Status::Released | Status::Abandoned | Status::Reset)
             );
             if record.binding.status == Status::Active && given_back {
-                self.checks.pardon(*lease);
+                self.checks.pardon(node, *lease, self.now);
             }
         }
     }

@@ -191,6 +191,7 @@ impl World {
 
     fn set_clock_within(&mut self, node: usize) {
         let offset = self.fault_rng.around(i64::try_from(self.plan.skew_max).unwrap_or(0));
+        let offset = self.plan.offset(offset);
         let clock = self.nodes[node].clock;
         let drift = clock.drift_ppm * i64::try_from(self.now / 1_000_000).unwrap_or(0);
         self.set_clock(node, offset - drift);

@@ -6,6 +6,9 @@ use crate::clock::{MILLISECOND, Micros, SECOND};
 use crate::fault::Fault;
 use crate::rng::Rng;
 
+/// Between sending and reception, by the clocks of the two (section 7.1).
+const SKEW_ALLOWED: Micros = 5 * SECOND;
+
 /// A rule that is broken on purpose, to show that the checkers would notice.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Break {
@@ -144,7 +147,7 @@ pub struct Plan {
     pub commit_max: Micros,
     /// The pair thread is told late of what was committed, or not at all, in permille.
     pub overflow: u64,
-    /// The furthest that a wall clock is off without breaking section 7.1.
+    /// The furthest that a wall clock is off without breaking section 7.1; see [`Plan::offset`].
     pub skew_max: Micros,
     /// Parts per million by which the servers' clocks are wrong at most.
     pub drift_ppm_max: i64,
@@ -282,6 +285,17 @@ impl Plan {
         }
     }
 
+    /// Of a clock that is to be within what section 7.1 allows: this much ahead, or a bit less. The
+    /// time that a message is under way counts with the difference of the clocks, and so does what
+    /// they drift until all has been told.
+    #[must_use]
+    pub fn offset(&self, drawn: i64) -> i64 {
+        let drift = 200 * MILLISECOND;
+        let most = (SKEW_ALLOWED - self.segment_delay_max - drift) / 2;
+        let most = i64::try_from(most).unwrap_or(0);
+        drawn.clamp(-most, most)
+    }
+
     /// How long two clients may believe in one lease without anybody being to blame: lifetimes are
     /// whole seconds, and a server's clock may run fast.
     #[must_use]
@@ -304,6 +318,18 @@ mod tests {
             assert_eq!(rule.as_str().parse(), Ok(rule));
         }
         assert!("mclt2".parse::<Break>().unwrap_err().contains("durable-before-reply"));
+    }
+
+    #[test]
+    fn clocks_that_are_right_keep_no_servers_apart() {
+        for seed in 0..200 {
+            let plan = Plan::random(seed, None);
+            let skew_max = i64::try_from(plan.skew_max).unwrap();
+            let offset = plan.offset(skew_max);
+            assert!(offset <= skew_max && plan.offset(-skew_max) == -offset);
+            let apart = u64::try_from(2 * offset).unwrap() + plan.segment_delay_max;
+            assert!(apart < SKEW_ALLOWED, "seed {seed}: {apart}");
+        }
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl World {
     pub fn new(plan: Plan, trace: Trace) -> Self {
         let mut rng = Rng::new(plan.seed ^ 0x6765_6d65_6c00);
         let clock = |rng: &mut Rng| Clock {
-            offset: rng.around(i64::try_from(plan.skew_max).unwrap_or(0)),
+            offset: plan.offset(rng.around(i64::try_from(plan.skew_max).unwrap_or(0))),
             drift_ppm: rng.around(plan.drift_ppm_max),
         };
         let nodes = [Node::new(clock(&mut rng)), Node::new(clock(&mut rng))];

@@ -45,9 +45,14 @@ fn seeds_that_found_something_pass() {
 ///   the clocks for wrong and drops the connection of a partner that is dead already. After that it
 ///   waits longer before it connects again (section 6.1), and the partner's startup time is over
 ///   before that: the operator has to see to the connection once more.
+/// - 723306 and 730740: clocks almost 5 s apart that somebody has set right, and a message that is
+///   under way for long: together more than section 7.1 allows.
+/// - 739155: while the servers are out of touch a client gives its address back to the one and gets
+///   it again from the other, which loses its disk. All that is left of it is the RELEASE, as with
+///   the answers that arrived before; this one was under way.
 #[test]
 fn seeds_that_expected_too_much_pass() {
-    for seed in [504471, 509268] {
+    for seed in [504471, 509268, 723306, 730740, 739155] {
         assert_eq!(run_seed(seed, None, Trace::Off).violation, None, "seed {seed}");
     }
 }

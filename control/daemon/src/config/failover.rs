@@ -235,6 +235,7 @@ pub(super) fn check_failover(
     let mut taken: HashMap<usize, Located<String>> = HashMap::new();
     let mut checked = Vec::new();
     check_tls_of_partners(reader, &drafts);
+    check_listeners(reader, &drafts);
     for draft in drafts {
         if let Some(name) = &draft.name {
             if let Some(first) = names.get(&name.value) {
@@ -339,6 +340,28 @@ fn check_mclt(reader: &Reader<'_>, draft: &FailoverDraft, members: &[usize], lin
             format!("{spelled} is longer than the valid lifetime of link {}", links[*link].name);
         let hint = "a shorter one makes recovery faster and costs nothing";
         reader.warning(mclt.at.clone(), &*mclt.key, what, hint);
+    }
+}
+
+/// A port is taken either on one address or on all of them.
+fn check_listeners(reader: &Reader<'_>, drafts: &[FailoverDraft]) {
+    let secondaries = drafts.iter().filter_map(|draft| {
+        let is_secondary = draft.role.as_ref().is_some_and(|role| role.value == Role::Secondary);
+        let partner = draft.partner.as_ref().filter(|_| is_secondary)?;
+        Some((draft, (draft.port.value, partner.value.is_ipv6())))
+    });
+    for (draft, port) in secondaries.clone() {
+        let Setting::Given(local) = &draft.local else { continue };
+        let everywhere = secondaries
+            .clone()
+            .find(|(other, taken)| *taken == port && matches!(other.local, Setting::Absent));
+        if let Some((other, _)) = everywhere {
+            let place = reader.place_of(other.at.as_ref());
+            let what =
+                format!("port {} is taken on all addresses by {}{place}", port.0, other.path);
+            let hint = "give that one a `local` as well, or another port to one of them";
+            reader.error(ProblemKind::Conflict, local.at.clone(), &*local.key, what, hint);
+        }
     }
 }
 

@@ -213,7 +213,7 @@ impl Driver {
                 member.endpoint.timeout(&mut self.ground.env(now));
             }
             if is_tick {
-                member.count_pending(&self.ground);
+                member.tick(&self.ground, now.monotonic);
             }
             if is_tick || store_changed {
                 member.watch_store(self.store_state, now);

@@ -22,6 +22,8 @@ use crate::config::Failover;
 
 /// After refusals in a row the primary waits 2, 4, 8 times as long, and this at most.
 const BACK_OFF_MAX: u32 = 16;
+/// How often the log says that a certificate ends soon: a day.
+const WARN_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// Why a relationship is out of service on purpose.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,6 +87,8 @@ pub(super) struct Member {
     alarms: u64,
     last_alarm: Option<(u64, String)>,
     pending: PendingCount,
+    /// When to say again that a certificate ends soon; the first time is said before this begins.
+    warn_due: Duration,
 }
 
 impl Member {
@@ -121,6 +125,7 @@ impl Member {
             alarms: 0,
             last_alarm: None,
             pending: PendingCount::default(),
+            warn_due: WARN_INTERVAL,
         }
     }
 
@@ -391,9 +396,19 @@ impl Member {
         result.map_err(|error| error.to_string())
     }
 
-    /// Counts on what the partner does not know; once in a tick.
-    pub(super) fn count_pending(&mut self, ground: &Ground) {
+    /// What has to be looked after once in a tick: what the partner does not know, and whether a
+    /// certificate ends soon.
+    pub(super) fn tick(&mut self, ground: &Ground, now: Duration) {
         self.pending.step(&ground.table, &self.pools);
+        if now < self.warn_due {
+            return;
+        }
+        self.warn_due = now + WARN_INTERVAL;
+        if let Some(tls) = &self.tls
+            && let Some(warning) = tls.expiry_warning(SystemTime::now())
+        {
+            warn!(relationship = self.config.name, "{warning}");
+        }
     }
 
     /// A server that can store nothing can grant nothing: its partner serves, if it is there.

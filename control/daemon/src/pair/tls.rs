@@ -55,8 +55,8 @@ pub struct Material {
     pub server: Arc<ServerConfig>,
     /// The partner's name.
     pub partner: ServerName<'static>,
-    /// When the first certificate of this server's chain, or the authority's, ends: seconds since
-    /// 1970.
+    /// When the first certificate of this server's chain ends, or the last of the authorities':
+    /// seconds since 1970.
     pub expires: u64,
 }
 
@@ -155,12 +155,12 @@ fn read(files: &FailoverTls) -> Result<Material> {
             .add(certificate.clone())
             .with_context(|| format!("{} cannot be an authority", files.ca.display()))?;
     }
-    let expires = ca
-        .iter()
-        .chain(&chain)
-        .map(|certificate| not_after(certificate))
-        .collect::<Result<Vec<_>>>()?;
-    let expires = expires.into_iter().min().unwrap_or(0);
+    let ends = |certificates: &[CertificateDer<'_>]| {
+        certificates.iter().map(|certificate| not_after(certificate)).collect::<Result<Vec<_>>>()
+    };
+    // During a change of authorities the old one may end, as long as the new one stands.
+    let authority = ends(&ca)?.into_iter().max();
+    let expires = ends(&chain)?.into_iter().chain(authority).min().unwrap_or(0);
     let partner = ServerName::try_from(files.partner_name.clone())
         .with_context(|| format!("{} cannot be a name", files.partner_name))?;
     let fits = || format!("{} does not fit {}", files.key.display(), files.certificate.display());

@@ -339,6 +339,15 @@ fn relationships_that_clash() {
     assert_eq!(error.key, "failover[q].tls", "{error}");
     assert!(error.to_string().contains("share their TLS settings"), "{error}");
 
+    // One listens on all addresses, one on one of them.
+    let local = "local = \"2001:db8:ff::9\"\ntls = \"off\"";
+    let both = format!("{}{local}{}", &secondary[..at], &secondary[at + "tls = \"off\"".len()..]);
+    let error = only_error(&both);
+    assert_eq!(error.key, "failover[q].local", "{error}");
+    assert!(error.to_string().contains("port 647 is taken on all addresses by"), "{error}");
+    load(&both.replacen("tls = \"off\"", "local = \"2001:db8:ff::8\"\ntls = \"off\"", 1));
+    load(&both.replacen("tls = \"off\"", "port = 648\ntls = \"off\"", 1));
+
     let prefixes = "prefix_pools = [{ prefix = \"2001:db8:8000::/36\", delegated_length = 61 }]";
     let error = only_error(&format!("{LINKS}{prefixes}{PAIR}"));
     assert!(error.to_string().contains("2^25 parts (a pair can share pools of"), "{error}");

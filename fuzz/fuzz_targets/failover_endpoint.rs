@@ -68,6 +68,7 @@ impl World {
         let mut env = Env {
             table: &self.table,
             now,
+            stored_before: u64::MAX,
             updates: &mut self.updates,
             sequence: self.sequence,
         };

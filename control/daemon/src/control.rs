@@ -243,12 +243,16 @@ impl<J: Journal> Control<J> {
             return;
         }
         if now >= self.expire_due && !self.service.load().is_warming() {
+            self.service.begin_own(self.table.stamp());
             let ended = self.table.expire(wall, EXPIRE_MAX, &mut self.own);
             self.status.lock().expired += ended.ended as u64;
             self.expire_due = if ended.more { now } else { now + EXPIRE_EVERY };
         }
-        if self.taken.is_empty() && self.own.is_empty() {
-            return;
+        if self.own.is_empty() {
+            self.service.end_own();
+            if self.taken.is_empty() {
+                return;
+            }
         }
         match self.store() {
             Ok(()) => self.full_since = None,
@@ -293,6 +297,7 @@ impl<J: Journal> Control<J> {
             }
         }
         self.own.clear();
+        self.service.end_own();
         // The workers first: their clients wait, the partner does not.
         self.resolve(appended, true);
         if let Some(tap) = &mut self.tap {
@@ -351,6 +356,7 @@ impl<J: Journal> Control<J> {
             self.table.mark_unstored(record.binding.lease);
         }
         self.own.clear();
+        self.service.end_own();
         self.refuse_all();
         for resolver in self.resolvers.read().iter().flatten() {
             resolver.wake();

@@ -17,6 +17,9 @@ pub struct Env<'a> {
     pub table: &'a LeaseTable,
     /// The time.
     pub now: Now,
+    /// All changes of the table with a stamp below this are on stable storage, but for those that
+    /// the endpoint itself has made, which it knows, and those noted as unstored in the table.
+    pub stored_before: u64,
     /// The open batch: takes every change of a binding that the endpoint makes.
     pub updates: &'a mut UpdateBatch,
     /// Number of the open batch, as [`Endpoint::stored`](crate::Endpoint::stored) will give it.

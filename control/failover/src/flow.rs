@@ -72,7 +72,7 @@ const WINDOW_MAX: usize = 4096;
 const REQUESTS_MAX: usize = 16;
 /// After this time rejected updates are sent again (section 7.5.4, "periodic scan").
 const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
-/// When to try again after the transport did not take messages away.
+/// When to try again after the transport did not take messages away, or the store was not as far.
 const BLOCKED_INTERVAL: Duration = Duration::from_millis(10);
 /// The tag of updates that come from the queue.
 const QUEUE_TAG: u32 = 0;

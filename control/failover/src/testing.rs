@@ -399,7 +399,7 @@ impl Pair {
         let now = self.now(who);
         let Server { endpoint, table, updates, sequence, .. } = &mut self.servers[who];
         let endpoint = endpoint.as_mut()?;
-        let mut env = Env { table, now, updates, sequence: *sequence };
+        let mut env = Env { table, now, stored_before: u64::MAX, updates, sequence: *sequence };
         let result = act(endpoint, &mut env);
         self.drain(who);
         Some(result)

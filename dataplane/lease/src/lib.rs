@@ -25,7 +25,7 @@ pub use pair::{PairPolicy, PairRules, Responsiveness};
 pub use pool::{DENSE_LEASES_MAX, Ownership, PoolConfig, PoolError, PoolId, PoolRange, PoolSet};
 pub use record::{Record, RecordError, RecordIter, UpdateBatch, UpdateSink};
 pub use table::{
-    Acknowledged, Bindings, ClientGuard, Collect, Counts, LeaseTable, Sweep, TableConfig, Terms,
-    Verdict,
+    Acknowledged, Begun, Bindings, ClientGuard, Collect, Counts, LeaseTable, Sweep, TableConfig,
+    Terms, Verdict,
 };
 pub use time::AbsoluteTime;

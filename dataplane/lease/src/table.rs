@@ -39,7 +39,7 @@ use crate::{
 pub use client_guard::{Bindings, ClientGuard};
 pub use expiry::Sweep;
 use free_updates::{FreeUpdate, FreeUpdates};
-pub use partner::{Acknowledged, Collect, Verdict};
+pub use partner::{Acknowledged, Begun, Collect, Verdict};
 use stripe::Stripe;
 
 /// How to build a [`LeaseTable`].

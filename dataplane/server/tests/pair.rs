@@ -295,7 +295,7 @@ fn what_was_released_and_not_told_is_offered_and_given_again() {
     assert_eq!(half.lab.send(&message(MessageType::SOLICIT, &[])).lease(NA, 1), lease);
     assert_eq!(half.lab.send(&message(MessageType::REQUEST, &[])).lease(NA, 1), lease);
     half.lab.send(&message(MessageType::RELEASE, &[lease]));
-    half.table().begin_update(lease, false).unwrap();
+    half.table().begin_update(lease, u64::MAX, false).update().unwrap();
     let other = half.lab.send(&message(MessageType::SOLICIT, &[lease])).lease(NA, 1);
     assert_ne!(other, lease);
     assert_eq!(half.lab.send(&message(MessageType::REQUEST, &[lease])).lease(NA, 1), other);

@@ -6,6 +6,7 @@
 //! Every channel is bounded by the number of batch buffers, which are made at start.
 
 use std::{
+    collections::VecDeque,
     io,
     os::fd::{AsFd, BorrowedFd},
     sync::{
@@ -135,8 +136,61 @@ const CHANGE: u64 = 8;
 ///
 /// Each change has a number, and a worker acknowledges it ([`Submitter::acknowledge`]) when none of
 /// the updates that it made before it saw the change is left in its hands.
-#[derive(Debug, Default)]
-pub struct ServiceState(AtomicU64);
+#[derive(Debug)]
+pub struct ServiceState {
+    word: AtomicU64,
+    /// Of the control thread's own updates.
+    unstored: Unstored,
+}
+
+impl Default for ServiceState {
+    fn default() -> Self {
+        Self { word: AtomicU64::new(0), unstored: Unstored::default() }
+    }
+}
+
+/// The least stamp of a thread's updates that may be in the lease table and not on stable storage;
+/// nothing is in doubt below it.
+///
+/// Who asks reads the table's last stamp first, and this after it ([`stored_before`]); who is about
+/// to make updates says so here first, and takes stamps after it. So either the doubt is seen or
+/// the stamps are later than the one that was read.
+#[derive(Clone, Debug)]
+struct Unstored(Arc<AtomicU64>);
+
+/// No updates of a thread are on their way.
+const NONE_UNSTORED: u64 = u64::MAX;
+
+impl Default for Unstored {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(NONE_UNSTORED)))
+    }
+}
+
+impl Unstored {
+    fn set(&self, stamp: u64) {
+        self.0.store(stamp, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A stamp below which all changes of the lease table are on stable storage, but for those of
+/// threads that are not among `resolvers`; and for those noted as unstored after a failure.
+/// `last_stamp` gives the table's last stamp.
+pub fn stored_before<'r>(
+    last_stamp: impl FnOnce() -> u64,
+    service: &ServiceState,
+    resolvers: impl IntoIterator<Item = &'r Resolver>,
+) -> u64 {
+    let next = last_stamp() + 1;
+    fence(Ordering::SeqCst);
+    let of_workers = resolvers.into_iter().map(|resolver| resolver.unstored.get());
+    of_workers.fold(next.min(service.unstored.get()), u64::min)
+}
 
 /// A state of the store, and the number of the change that brought it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -165,13 +219,13 @@ impl ServiceState {
     /// A store that works, and a lease table that is still being filled.
     #[must_use]
     pub fn warming() -> Self {
-        Self(AtomicU64::new(WARMING))
+        Self { word: AtomicU64::new(WARMING), ..Self::default() }
     }
 
     /// The present state.
     #[must_use]
     pub fn load(&self) -> ServiceWord {
-        ServiceWord(self.0.load(Ordering::Acquire))
+        ServiceWord(self.word.load(Ordering::Acquire))
     }
 
     /// Changes the state. The control thread alone does that.
@@ -189,10 +243,23 @@ impl ServiceState {
         self.change(|before| before & (WARMING - 1))
     }
 
+    /// The control thread is about to make updates of its own, with stamps after this one.
+    pub fn begin_own(&self, last_stamp: u64) {
+        // Those from before may not be stored yet.
+        if self.unstored.get() == NONE_UNSTORED {
+            self.unstored.set(last_stamp + 1);
+        }
+    }
+
+    /// They are stored, or noted as unstored.
+    pub fn end_own(&self) {
+        self.unstored.set(NONE_UNSTORED);
+    }
+
     fn change(&self, bits: impl FnOnce(u64) -> u64) -> ServiceWord {
-        let before = self.0.load(Ordering::Relaxed);
+        let before = self.word.load(Ordering::Relaxed);
         let word = (before / CHANGE + 1) * CHANGE + bits(before);
-        self.0.store(word, Ordering::Release);
+        self.word.store(word, Ordering::Release);
         ServiceWord(word)
     }
 }
@@ -208,6 +275,11 @@ pub struct Submitter {
     sequence: u64,
     waker: Arc<Waker>,
     acknowledged: Arc<AtomicU64>,
+    unstored: Unstored,
+    /// The least stamp of the open batch, if [`Submitter::mark`] was called for it, and of those on
+    /// their way.
+    open_from: Option<u64>,
+    on_their_way: VecDeque<u64>,
 }
 
 /// The control thread's end for one worker.
@@ -216,6 +288,7 @@ pub struct Resolver {
     resolutions: Sender<Resolution>,
     waker: Arc<Waker>,
     acknowledged: Arc<AtomicU64>,
+    unstored: Unstored,
 }
 
 impl Resolver {
@@ -284,15 +357,33 @@ fn connect_through(
         sequence: 1,
         waker: Arc::clone(&waker),
         acknowledged: Arc::default(),
+        unstored: Unstored::default(),
+        open_from: None,
+        on_their_way: VecDeque::with_capacity(BATCHES),
     };
     let acknowledged = Arc::clone(&submitter.acknowledged);
-    Ok((submitter, Resolver { resolutions: sender, waker, acknowledged }))
+    let unstored = submitter.unstored.clone();
+    Ok((submitter, Resolver { resolutions: sender, waker, acknowledged, unstored }))
 }
 
 impl Submitter {
     /// The batch that takes updates now, and its sequence number.
     pub fn open(&mut self) -> (&mut UpdateBatch, u64) {
         (&mut self.open, self.sequence)
+    }
+
+    /// Says that updates with stamps after the last one may follow in the open batch. A thread whose
+    /// updates wait for nothing that the partner hears of need not say so.
+    pub fn mark(&mut self, last_stamp: impl FnOnce() -> u64) {
+        if self.open_from.is_none() {
+            self.open_from = Some(last_stamp() + 1);
+            self.publish();
+        }
+    }
+
+    fn publish(&self) {
+        let first = self.on_their_way.front().copied().or(self.open_from);
+        self.unstored.set(first.unwrap_or(NONE_UNSTORED));
     }
 
     /// Hands the open batch over, unless it is empty. Where every buffer is on its way or the
@@ -303,6 +394,9 @@ impl Submitter {
     /// If the control thread has ended.
     pub fn submit(&mut self) -> Result<Option<(u64, Instant)>, ControlGone> {
         if self.open.is_empty() {
+            if self.open_from.take().is_some() {
+                self.publish();
+            }
             return Ok(None);
         }
         let Some(fresh) = self.spare.pop() else { return Ok(None) };
@@ -312,6 +406,8 @@ impl Submitter {
         match self.submissions.try_send(submission) {
             Ok(()) => {
                 self.sequence += 1;
+                // In front of it there may be none, and what was published stays right.
+                self.on_their_way.push_back(self.open_from.take().unwrap_or(NONE_UNSTORED));
                 Ok(Some((sequence, submitted)))
             }
             Err(error) => {
@@ -336,6 +432,9 @@ impl Submitter {
         let Resolution { sequence, stored, mut batch } = self.resolutions.try_recv().ok()?;
         batch.clear();
         self.spare.push(batch);
+        if self.on_their_way.pop_front().is_some_and(|first| first != NONE_UNSTORED) {
+            self.publish();
+        }
         Some((sequence, stored))
     }
 
@@ -356,6 +455,8 @@ pub struct ControlGone;
 
 #[cfg(test)]
 mod tests {
+    use gemel_lease::UpdateSink;
+
     use super::*;
 
     #[test]
@@ -376,6 +477,46 @@ mod tests {
         assert_eq!((word.state(), word.is_warming()), (StoreState::Settling, false));
         assert!(!service.set(StoreState::Working).is_warming(), "it does not come back");
         assert!(!ServiceState::default().load().is_warming());
+    }
+
+    #[test]
+    fn what_may_not_be_stored_is_known_by_its_stamp() {
+        let service = ServiceState::default();
+        let (sender, submissions) = bounded(4);
+        let (mut submitter, resolver) = connect(0, sender).unwrap();
+        let before = |stamp| stored_before(|| stamp, &service, [&resolver]);
+        let update = |submitter: &mut Submitter, stamp| {
+            submitter.mark(|| stamp - 1);
+            submitter.open().0.push(&gemel_lease::Binding::EMPTY, stamp);
+        };
+        assert_eq!(before(7), 8, "what comes now");
+        update(&mut submitter, 8);
+        update(&mut submitter, 9);
+        assert_eq!(before(9), 8);
+        submitter.submit().unwrap().unwrap();
+        assert_eq!(before(9), 8, "on its way");
+        update(&mut submitter, 12);
+        submitter.submit().unwrap().unwrap();
+        let resolve = || {
+            let Submission { sequence, batch, .. } = submissions.recv().unwrap();
+            resolver.resolve(Resolution { sequence, stored: true, batch });
+        };
+        resolve();
+        assert_eq!(before(12), 8, "the worker has not heard of it");
+        submitter.resolved().unwrap();
+        assert_eq!(before(12), 12);
+        resolve();
+        submitter.resolved().unwrap();
+        assert_eq!(before(12), 13);
+        // A turn that makes no updates.
+        submitter.mark(|| 12);
+        assert_eq!(before(20), 13);
+        submitter.submit().unwrap();
+        assert_eq!(before(20), 21);
+        service.begin_own(20);
+        assert_eq!(before(25), 21);
+        service.end_own();
+        assert_eq!(before(25), 26);
     }
 
     #[test]

@@ -315,6 +315,7 @@ impl<P: Port> Worker<P> {
         let begun = self.timing.begin();
         let (payload, room) = self.port.buffers(request, &mut reply);
         let inbound = Inbound { payload, source, source_port, destination, interface };
+        self.submitter.mark(|| self.server.table().stamp());
         let (updates, sequence) = self.submitter.open();
         let outcome = if turn.warming {
             let recall = &*self.recall;

@@ -132,6 +132,7 @@ impl World {
         let mut env = Env {
             table: &process.table,
             now,
+            stored_before: process.commits.unstored_from().unwrap_or(u64::MAX),
             updates: &mut process.open,
             sequence: process.sequence,
         };
@@ -488,11 +489,11 @@ impl World {
         self.queue.push(at, Event::Segment { from: node, connection, segment });
     }
 
-    /// What the network held back arrives now.
-    pub(crate) fn resend(&mut self, from: usize, segments: Vec<(ConnectionId, Segment)>) {
-        for (connection, segment) in segments {
+    /// What the network held back arrives soon.
+    pub(crate) fn resend(&mut self, from: usize, connections: Vec<ConnectionId>) {
+        for connection in connections {
             let at = self.wires.arrival(connection, from, self.now);
-            self.queue.push(at, Event::Segment { from, connection, segment });
+            self.queue.push(at, Event::Resent { from, connection });
         }
     }
 

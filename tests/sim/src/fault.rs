@@ -133,8 +133,8 @@ impl World {
     /// The servers hear each other again.
     pub fn join(&mut self) {
         for from in [PRIMARY, SECONDARY] {
-            let segments = self.wires.mend(from);
-            self.resend(from, segments);
+            let connections = self.wires.mend(from);
+            self.resend(from, connections);
         }
     }
 
@@ -363,8 +363,8 @@ impl World {
         match mend {
             Mend::Wire { from } if self.now >= self.operator.wire_until[from] => {
                 self.say(|| format!("what the {} sends gets through again", name(from)));
-                let segments = self.wires.mend(from);
-                self.resend(from, segments);
+                let connections = self.wires.mend(from);
+                self.resend(from, connections);
             }
             Mend::Clients { node } if self.now >= self.operator.clients_until[node] => {
                 self.cut_clients(node, false);

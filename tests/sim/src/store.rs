@@ -80,6 +80,12 @@ pub(crate) struct Commits {
 }
 
 impl Commits {
+    /// The least stamp of what the rules and the sweep have changed and is not stored.
+    pub(crate) fn unstored_from(&self) -> Option<u64> {
+        let of_rules = self.queue.iter().filter(|it| matches!(it.origin, Origin::Rules(_)));
+        of_rules.flat_map(|batch| &batch.records).map(|record| record.stamp).min()
+    }
+
     /// Takes a batch; true if writing has to begin.
     pub(crate) fn push(&mut self, batch: Batch) -> bool {
         self.queue.push_back(batch);

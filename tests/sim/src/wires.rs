@@ -105,14 +105,21 @@ impl Wires {
         self.cut[from] = true;
     }
 
-    /// The network lets through what `from` sends; what has been held back comes at once.
-    pub(crate) fn mend(&mut self, from: usize) -> Vec<(ConnectionId, Segment)> {
+    /// The network lets through what `from` sends. Gives the connections on which something has been
+    /// held back: it arrives with [`Wires::release`], and what is under way waits behind it.
+    pub(crate) fn mend(&mut self, from: usize) -> Vec<ConnectionId> {
         self.cut[from] = false;
-        let mut segments = Vec::new();
-        for (id, connection) in &mut self.connections {
-            segments.extend(connection.pipes[from].stalled.drain(..).map(|it| (*id, it)));
+        let held = self.connections.iter().filter(|(_, it)| !it.pipes[from].stalled.is_empty());
+        held.map(|(id, _)| *id).collect()
+    }
+
+    /// What has been held back arrives, unless the network has fallen silent again.
+    pub(crate) fn release(&mut self, id: ConnectionId, from: usize) -> Vec<Segment> {
+        if self.cut[from] {
+            return Vec::new();
         }
-        segments
+        let connection = self.connections.get_mut(&id).filter(|it| !it.broken);
+        connection.map_or_else(Vec::new, |it| it.pipes[from].stalled.drain(..).collect())
     }
 
     /// How long a packet is under way.
@@ -147,8 +154,19 @@ mod tests {
         wires.cut(0);
         assert_eq!(octets(wires.arrive(id, 0, frame(2))), None);
         assert_eq!(octets(wires.arrive(id, 1, frame(9))), Some(9), "the other way is open");
-        let held: Vec<_> = wires.mend(0).into_iter().map(|it| octets(Some(it.1))).collect();
-        assert_eq!(held, [Some(2)]);
+        assert_eq!(wires.mend(0), [id]);
+        // What was under way when the network was mended does not overtake.
+        assert_eq!(octets(wires.arrive(id, 0, frame(3))), None);
+        let released = |wires: &mut Wires| -> Vec<_> {
+            wires.release(id, 0).into_iter().map(|it| octets(Some(it))).collect()
+        };
+        assert_eq!(released(&mut wires), [Some(2), Some(3)]);
+        assert_eq!(octets(wires.arrive(id, 0, frame(4))), Some(4));
+        wires.cut(0);
+        assert_eq!(octets(wires.arrive(id, 0, frame(5))), None);
+        assert_eq!(wires.mend(0), [id]);
+        wires.cut(0);
+        assert_eq!(released(&mut wires), [], "silent again");
         wires.break_off(id);
         assert_eq!(octets(wires.arrive(id, 0, frame(3))), None);
     }

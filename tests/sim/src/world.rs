@@ -40,6 +40,8 @@ pub(crate) enum Event {
     Reset { node: usize, connection: ConnectionId },
     /// Something arrives on a connection.
     Segment { from: usize, connection: ConnectionId, segment: Segment },
+    /// What the network held back of what `from` sent arrives.
+    Resent { from: usize, connection: ConnectionId },
     /// A client's message arrives at a server.
     Request { node: usize, client: usize, octets: Rc<[u8]> },
     /// A server's answer arrives at a client.
@@ -470,6 +472,11 @@ impl World {
             Event::Reset { node, connection } => self.reset(node, connection),
             Event::Segment { from, connection, segment } => {
                 if let Some(segment) = self.wires.arrive(connection, from, segment) {
+                    self.arrived(from, connection, segment);
+                }
+            }
+            Event::Resent { from, connection } => {
+                for segment in self.wires.release(connection, from) {
                     self.arrived(from, connection, segment);
                 }
             }

@@ -14,7 +14,7 @@ use crossbeam::channel::{Receiver, Sender};
 use gemel_failover::{Command, Env, Now, Role};
 use gemel_lease::LeaseTable;
 use gemel_worker::{
-    submit::{ServiceState, StoreState, Submitter},
+    submit::{self, ServiceState, StoreState, Submitter},
     wall_clock,
 };
 use parking_lot::Mutex;
@@ -27,6 +27,7 @@ use super::{
     transport::{Event, Transport},
     view::RelationshipView,
 };
+use crate::control::Resolvers;
 
 #[cfg(test)]
 mod tests;
@@ -93,6 +94,10 @@ pub(super) struct Ground {
     pub(super) pool_names: Vec<String>,
     /// To the control thread.
     pub(super) submitter: Submitter,
+    /// What tells how far the control thread has stored what it and the workers change.
+    pub(super) service: Arc<ServiceState>,
+    /// See above.
+    pub(super) resolvers: Resolvers,
     /// The beginning of the monotonic clock.
     pub(super) begun: Instant,
 }
@@ -104,8 +109,13 @@ impl Ground {
 
     /// For one input at `now`.
     pub(super) fn env(&mut self, now: Now) -> Env<'_> {
+        let stored_before = submit::stored_before(
+            || self.table.stamp(),
+            &self.service,
+            self.resolvers.read().iter().flatten(),
+        );
         let (updates, sequence) = self.submitter.open();
-        Env { table: &self.table, now, updates, sequence }
+        Env { table: &self.table, now, stored_before, updates, sequence }
     }
 }
 

@@ -139,7 +139,14 @@ impl Pair {
             views: Arc::clone(&views),
             refusals: Arc::clone(transport.refusals()),
         };
-        let ground = Ground { table: parts.table, pool_names: parts.pool_names, submitter, begun };
+        let ground = Ground {
+            table: parts.table,
+            pool_names: parts.pool_names,
+            submitter,
+            service: Arc::clone(&parts.service),
+            resolvers: Arc::clone(&parts.resolvers),
+            begun,
+        };
         let ends =
             Ends { service: parts.service, tap: receiver, instructions: taken, heard, views };
         let driver = Driver::new(members, ground, ends, transport, events);

@@ -53,7 +53,7 @@ impl Solo {
     /// Does something and collects what comes of it; the disk is fast.
     fn act(&mut self, act: impl FnOnce(&mut Endpoint, &mut Env<'_>)) {
         let (now, table, updates) = (self.now, &self.table, &mut self.updates);
-        let mut env = Env { table, now, updates, sequence: 1 };
+        let mut env = Env { table, now, stored_before: u64::MAX, updates, sequence: 1 };
         act(&mut self.endpoint, &mut env);
         self.endpoint.poll(&mut env);
         while let Some(output) = self.endpoint.output() {

@@ -26,7 +26,8 @@ struct Waiting {
 
 impl Waiting {
     fn begin(self, begun: bool, table: &LeaseTable) -> Option<Record> {
-        table.begin_update_until(self.lease, self.stamp, begun)
+        // What has changed again comes again.
+        table.begin_update(self.lease, self.stamp.saturating_add(1), begun).update()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The partner's updates (RFC 8156 sections 7.5 and 7.6).
 
-use gemel_lease::{BindingStatus, Lease, Verdict};
+use gemel_lease::{BindingStatus, Lease, RecordIter, Verdict};
 use gemel_wire::{
     Emitter, Status, StatusCode,
     failover::{
@@ -38,7 +38,7 @@ impl Flow {
             transaction_id: message.header.transaction_id,
             sent_time: FailoverTime(env.now.wall.0),
         };
-        let before = env.updates.len();
+        let before = env.updates.as_bytes().len();
         let mut out = Emitter::new(&mut self.scratch);
         let mut later = Vec::new();
         let mut judge = Judge {
@@ -67,16 +67,20 @@ impl Flow {
             self.counters.rejected.count(code);
             subject.emit_rejection(status(code), header, &mut out);
         }
-        if env.updates.len() != before && self.config.broken != Some(Rule::DurableBeforeReply) {
+        if env.updates.as_bytes().len() != before
+            && self.config.broken != Some(Rule::DurableBeforeReply)
+        {
             self.held.changed(env.sequence);
         }
         // An answer is no longer than the update was, but for some status codes.
         let len = out.finish().map_err(FailoverError::Wire)?;
         self.held.send(&self.scratch[..len], outbox);
-        // It has changed in the open batch, for which all that is sent from here on waits.
-        let stamp = env.table.stamp();
-        for lease in later {
-            self.enqueue(lease, stamp);
+        // It has changed in the open batch, for which all that is sent from here on waits. What
+        // somebody else has made of it since then comes by itself when that is stored.
+        for record in RecordIter::new(&env.updates.as_bytes()[before..]).flatten() {
+            if later.contains(&record.binding.lease) {
+                self.enqueue(record.binding.lease, record.stamp);
+            }
         }
         Ok(())
     }

@@ -36,10 +36,14 @@ impl Flow {
         env: &mut Env<'_>,
         outbox: &mut Outbox,
     ) -> bool {
+        self.own.iter_mut().chain(&mut self.requests).for_each(Walk::resume);
         if self.source(all).is_none() {
             return false;
         }
         let more = self.fill_window(all, env, outbox);
+        if self.own.iter().chain(&self.requests).any(Walk::is_waiting) {
+            self.blocked_until = Some(env.now.monotonic + BLOCKED_INTERVAL);
+        }
         self.queue.pause();
         self.own.iter_mut().chain(&mut self.requests).for_each(Walk::pause);
         more
@@ -68,9 +72,9 @@ impl Flow {
 
     fn source(&self, all: bool) -> Option<Source> {
         let queue = (all && !self.queue.is_empty()).then_some(Source::Queue);
-        let own = self.own.as_ref().filter(|walk| all && !walk.is_sent()).map(|_| Source::Own);
+        let own = self.own.as_ref().filter(|walk| all && walk.has_next()).map(|_| Source::Own);
         let walk =
-            own.or_else(|| self.requests.iter().position(|w| !w.is_sent()).map(Source::Request));
+            own.or_else(|| self.requests.iter().position(Walk::has_next).map(Source::Request));
         // The partner waits for the end of the walk, and what is in the queue will come with it.
         let is_awaited = self.is_settling && matches!(self.phase, Phase::PartnerDown { .. });
         if is_awaited || self.turn % WALK_TURN == WALK_TURN - 1 {
@@ -95,7 +99,7 @@ impl Flow {
             Source::Own => self.own.as_mut(),
             Source::Request(index) => self.requests.get_mut(index),
         };
-        walk?.next(env.table, |id| pools.contains(id), budget)
+        walk?.next(env.table, env.stored_before, |id| pools.contains(id), budget)
     }
 
     /// The next update, and those behind it that are about the same client (section 7.4: all of a

@@ -1,6 +1,6 @@
 //! A search through the table for what the partner has to hear of, stripe by stripe.
 
-use gemel_lease::{BindingStatus, Collect, LeaseTable, PoolId, Record};
+use gemel_lease::{Begun, BindingStatus, Collect, LeaseTable, PoolId, Record};
 use gemel_wire::TransactionId;
 
 /// Why the table is searched.
@@ -30,6 +30,10 @@ pub(super) struct Walk {
     carry: Option<Record>,
     /// The same, from an earlier call: it may have changed since.
     stale: Option<Record>,
+    /// What is not known to be stored yet; the partner hears of it after the rest.
+    postponed: Vec<Record>,
+    /// Nothing else is left, and nothing of it can be sent in this call.
+    is_waiting: bool,
     /// Messages without an answer.
     pub(super) unanswered: u64,
     /// Leases sent.
@@ -46,6 +50,8 @@ impl Walk {
             records: Vec::new(),
             carry: None,
             stale: None,
+            postponed: Vec::new(),
+            is_waiting: false,
             unanswered: 0,
             sent: 0,
         }
@@ -57,6 +63,22 @@ impl Walk {
             && self.records.is_empty()
             && self.carry.is_none()
             && self.stale.is_none()
+            && self.postponed.is_empty()
+    }
+
+    /// Whether there is something that may be sent now.
+    pub(super) fn has_next(&self) -> bool {
+        !self.is_sent() && !self.is_waiting
+    }
+
+    /// Whether what is left waits for the store.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.is_waiting
+    }
+
+    /// A new call: more may have been stored.
+    pub(super) fn resume(&mut self) {
+        self.is_waiting = false;
     }
 
     /// Whether everything has been sent and answered.
@@ -64,29 +86,33 @@ impl Walk {
         self.is_sent() && self.unanswered == 0
     }
 
-    /// The next update. A lease that need not be sent costs one of `budget`, and a stripe 16.
+    /// The next update. A lease that need not be sent costs one of `budget`, and a stripe 16. All
+    /// changes with a stamp below `stored_before` are stored.
     pub(super) fn next(
         &mut self,
         table: &LeaseTable,
+        stored_before: u64,
         pools: impl Fn(PoolId) -> bool,
         budget: &mut usize,
     ) -> Option<Record> {
         if self.carry.is_some() {
             return self.carry.take();
         }
-        if let Some(record) = self.stale.take().and_then(|record| self.begin(record, true, table)) {
+        if let Some(record) = self.stale.take()
+            && let Some(record) = self.begin(record, true, table, stored_before)
+        {
             return Some(record);
         }
         while *budget > 0 {
             if let Some(record) = self.records.pop() {
                 *budget -= 1;
-                if let Some(record) = self.begin(record, false, table) {
+                if let Some(record) = self.begin(record, false, table, stored_before) {
                     return Some(record);
                 }
                 continue;
             }
             if self.stripe == *self.stripes.get_or_insert_with(|| table.stripe_count()) {
-                return None;
+                return self.next_postponed(table, stored_before, budget);
             }
             let which = match self.purpose {
                 Purpose::Request { all: true, .. } => Collect::All,
@@ -97,6 +123,29 @@ impl Walk {
             self.stripe += 1;
             *budget = budget.saturating_sub(16);
         }
+        None
+    }
+
+    fn next_postponed(
+        &mut self,
+        table: &LeaseTable,
+        stored_before: u64,
+        budget: &mut usize,
+    ) -> Option<Record> {
+        let mut left = std::mem::take(&mut self.postponed);
+        while *budget > 0
+            && let Some(record) = left.pop()
+        {
+            *budget -= 1;
+            if let Some(record) = self.begin(record, false, table, stored_before) {
+                self.postponed.append(&mut left);
+                return Some(record);
+            }
+        }
+        // What has been looked at stands behind the rest.
+        self.is_waiting = left.is_empty() && !self.postponed.is_empty();
+        left.append(&mut self.postponed);
+        self.postponed = left;
         None
     }
 
@@ -118,20 +167,28 @@ impl Walk {
         }
     }
 
-    /// The lease as it is now, if it still has to be sent. `begun`: this walk has marked it as sent
-    /// already.
-    fn begin(&self, record: Record, begun: bool, table: &LeaseTable) -> Option<Record> {
-        let lease = record.binding.lease;
-        match self.purpose {
-            Purpose::Unsent => table.begin_update(lease, begun),
-            Purpose::Unacknowledged | Purpose::Request { all: false, .. } => {
-                table.begin_update(lease, true)
+    /// The lease as it is now, if it still has to be sent; it is postponed if that is not known to be
+    /// stored. `begun`: this walk has marked it as sent already.
+    fn begin(
+        &mut self,
+        record: Record,
+        begun: bool,
+        table: &LeaseTable,
+        stored_before: u64,
+    ) -> Option<Record> {
+        let again = begun || self.purpose != Purpose::Unsent;
+        match table.begin_update(record.binding.lease, stored_before, again) {
+            Begun::Update(record) => Some(record),
+            Begun::NotStored => {
+                self.postponed.push(record);
+                None
             }
-            Purpose::Request { all: true, .. } => table
-                .begin_update(lease, true)
-                // Nothing is pending: either it is as it was when it was copied, or the partner has
-                // heard of the change and must not hear of the old state after it.
-                .or_else(|| is_unchanged(&record, table).then_some(record)),
+            // Either it is as it was when it was copied, or the partner has heard of the change and
+            // must not hear of the old state after it.
+            Begun::Nothing => {
+                let all = matches!(self.purpose, Purpose::Request { all: true, .. });
+                (all && is_unchanged(&record, table)).then_some(record)
+            }
         }
     }
 }

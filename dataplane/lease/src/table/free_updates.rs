@@ -95,6 +95,11 @@ impl FreeUpdate {
         }
     }
 
+    /// Not unless [`LeaseTable::mark_unstored`](super::LeaseTable::mark_unstored) noted it.
+    pub(super) fn is_stored(&self) -> bool {
+        self.stored
+    }
+
     /// Whether it asks for a prefix of the secondary's.
     pub(super) fn is_reclaim(&self) -> bool {
         self.course == Course::Reclaimed

@@ -40,6 +40,28 @@ pub enum Verdict {
     Keep,
 }
 
+/// What [`LeaseTable::begin_update`] found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Begun {
+    /// This is to be sent.
+    Update(Record),
+    /// There is something to be sent, but it is not known to be stored.
+    NotStored,
+    /// There is nothing to be sent.
+    Nothing,
+}
+
+impl Begun {
+    /// What is to be sent.
+    #[must_use]
+    pub fn update(self) -> Option<Record> {
+        match self {
+            Self::Update(record) => Some(record),
+            Self::NotStored | Self::Nothing => None,
+        }
+    }
+}
+
 /// What [`LeaseTable::acknowledge`] did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Acknowledged {
@@ -98,34 +120,39 @@ impl LeaseTable {
     }
 
     /// The binding (or free update) of a lease as it is to be sent to the partner now, with its
-    /// stamp; from here on it counts as sent. `None` if nothing is pending, or if this very content
+    /// stamp; from here on it counts as sent. Nothing if nothing is pending, or if this very content
     /// has been sent before and `again` is not set.
-    pub fn begin_update(&self, lease: Lease, again: bool) -> Option<Record> {
-        self.begin_update_until(lease, u64::MAX, again)
-    }
-
-    /// As [`LeaseTable::begin_update`], but `None`, and nothing counts as sent, if the lease has
-    /// changed after `stamp`: what the partner hears must not be lost, and of later changes nobody
-    /// knows yet whether they are stored.
-    pub fn begin_update_until(&self, lease: Lease, stamp: u64, again: bool) -> Option<Record> {
+    ///
+    /// What the partner hears must not be lost: all changes with a stamp below `stored_before` are
+    /// stored, and of later ones nobody knows yet. Nor is a binding sent that
+    /// [`LeaseTable::mark_unstored`] noted.
+    pub fn begin_update(&self, lease: Lease, stored_before: u64, again: bool) -> Begun {
         let of_binding = self.with_lease(lease, |stripe, place| {
             let slot = stripe.arena.at(place.slot);
-            let is_due = slot.binding.update_pending && (again || !slot.is_sent());
-            (is_due && slot.stamp() <= stamp).then(|| {
-                slot.set_sent();
-                Record { binding: slot.binding.clone(), stamp: slot.stamp() }
-            })
+            if !slot.binding.update_pending || (slot.is_sent() && !again) {
+                return Begun::Nothing;
+            }
+            if slot.stamp() >= stored_before || !slot.is_stored() {
+                return Begun::NotStored;
+            }
+            slot.set_sent();
+            Begun::Update(Record { binding: slot.binding.clone(), stamp: slot.stamp() })
         });
-        if let Some(record) = of_binding {
+        if let Some(begun) = of_binding {
             self.forget_outdated(lease);
-            return record;
+            return begun;
         }
-        self.with_free_update(lease, |update| {
-            ((again || !update.sent) && update.stamp <= stamp).then(|| {
-                update.sent = true;
-                Record { binding: update.binding.clone(), stamp: update.stamp }
-            })
-        })?
+        let of_free = self.with_free_update(lease, |update| {
+            if update.sent && !again {
+                return Begun::Nothing;
+            }
+            if update.stamp >= stored_before || !update.is_stored() {
+                return Begun::NotStored;
+            }
+            update.sent = true;
+            Begun::Update(Record { binding: update.binding.clone(), stamp: update.stamp })
+        });
+        of_free.unwrap_or(Begun::Nothing)
     }
 
     /// The partner has acknowledged the update that was sent under `stamp`. `partner_lifetime` is

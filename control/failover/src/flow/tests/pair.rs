@@ -89,9 +89,11 @@ impl Node {
         &mut self,
         f: impl FnOnce(&mut Flow, &mut Env<'_>, &mut Outbox) -> T,
     ) -> T {
+        let unstored = self.workers.iter().flatten().map(|record| record.stamp).min();
         let mut env = Env {
             table: &self.table,
             now: self.now,
+            stored_before: unstored.unwrap_or(u64::MAX),
             updates: &mut self.updates,
             sequence: self.sequence,
         };

@@ -61,6 +61,36 @@ fn what_is_pending() {
     assert_eq!(pair.secondary().done, done);
 }
 
+/// A server that dies now would not know of the release, and give the client all of the time that
+/// the partner has acknowledged.
+#[test]
+fn what_is_not_stored_is_told_last_and_not_before_it_is() {
+    for all in [false, true] {
+        let mut pair = alone(50);
+        connect(&mut pair, 1024);
+        let lease = pair.primary().grant(ADDRESSES, 50).unwrap();
+        let granted = std::mem::take(&mut pair.primary().workers);
+        assert!(pair.primary().release(lease));
+        pair.primary().flow.answer_request(all, ID);
+        pair.primary().poll();
+        pair.deliver(0, usize::MAX);
+        // The grant is stored, the release not yet.
+        pair.primary().call(|flow, env, _| flow.committed(granted.as_bytes(), env));
+        pair.send(1);
+        pair.deliver(1, usize::MAX);
+        pair.primary().poll();
+        let counters = pair.primary().counters();
+        assert_eq!((counters.acked, counters.sent), (50, 50), "all: {all}");
+        assert_eq!((counters.unacked, counters.requests_done), (0, 0));
+        assert!(pair.primary().flow.next_timeout().is_some(), "it looks again by itself");
+        pair.primary().commit();
+        pair.run();
+        assert_eq!(pair.primary().counters().sent, 51);
+        assert_eq!(pair.secondary().done, [(MessageType::UPDDONE, ID)]);
+        pair.assert_agree();
+    }
+}
+
 #[test]
 fn the_end_comes_after_the_last_answer() {
     let mut pair = alone(100);
@@ -172,7 +202,7 @@ fn an_old_state_is_not_sent_after_a_new_one() {
         (0..200).map(|client| pair.primary().grant(ADDRESSES, client).unwrap()).collect();
     pair.run();
     let mut walk = Walk::new(Purpose::Request { all: true, id: ID }, 1);
-    let mut next = |pair: &Pair| walk.next(&pair.nodes[0].table, |_| true, &mut 10_000);
+    let mut next = |pair: &Pair| walk.next(&pair.nodes[0].table, u64::MAX, |_| true, &mut 10_000);
     // The first stripe has been copied; some of it has changed, and the partner knows.
     let first = next(&pair).unwrap().binding.lease;
     for lease in leases.iter().step_by(2) {

@@ -51,7 +51,7 @@ fn last(sink: &UpdateBatch) -> Record {
 }
 
 fn acknowledge(table: &LeaseTable, lease: Lease, sink: &mut UpdateBatch) -> Acknowledged {
-    let sent = table.begin_update(lease, true).expect("something to send");
+    let sent = table.begin_update(lease, u64::MAX, true).update().expect("something to send");
     let acked = Some(sent.binding.partner_lifetime).filter(|time| *time != AbsoluteTime::ZERO);
     table.acknowledge(lease, sent.stamp, acked, T0, sink)
 }
@@ -89,7 +89,7 @@ fn the_first_lease_lasts_the_mclt_and_the_next_the_full_time() {
     assert_eq!(acked.acked_partner_lifetime, binding.partner_lifetime);
     assert_eq!((acked.partner_lifetime, acked.update_pending), (AbsoluteTime::ZERO, false));
     assert_eq!(last(&sink).binding, acked);
-    assert!(table.begin_update(lease, true).is_none(), "nothing is pending");
+    assert!(table.begin_update(lease, u64::MAX, true).update().is_none(), "nothing is pending");
 
     let duid = client(1);
     let mut guard = table.lock(na(&duid));
@@ -169,7 +169,7 @@ fn what_ended_is_the_clients_until_the_partner_may_know() {
             extendable
         };
         // The active lease has been sent: that does not matter.
-        assert!(table.begin_update(lease, false).is_some());
+        assert!(table.begin_update(lease, u64::MAX, false).update().is_some());
         end(&mut sink);
         assert_eq!(table.status(lease), Some(status));
         assert!(table.binding(lease).unwrap().update_pending);
@@ -177,17 +177,23 @@ fn what_ended_is_the_clients_until_the_partner_may_know() {
         assert_eq!(table.status(lease), Some(BindingStatus::Active));
 
         end(&mut sink);
-        assert_eq!(table.begin_update(lease, false).unwrap().binding.status, status);
+        assert_eq!(
+            table.begin_update(lease, u64::MAX, false).update().unwrap().binding.status,
+            status
+        );
         assert!(!extend(&mut sink));
         // To be sent again, but sent once.
         assert!(table.request_update(lease, &mut sink));
         assert!(!extend(&mut sink));
-        assert!(table.begin_update(lease, false).is_some());
+        assert!(table.begin_update(lease, u64::MAX, false).update().is_some());
 
         // After a restart nobody knows whether it was sent.
         let again = restart(&table, &sink);
         assert!(!again.lock(na(&duid)).is_extendable(lease));
-        assert_eq!(again.begin_update(lease, false).unwrap().binding.status, status);
+        assert_eq!(
+            again.begin_update(lease, u64::MAX, false).update().unwrap().binding.status,
+            status
+        );
     }
 }
 
@@ -196,10 +202,10 @@ fn an_update_is_begun_once_for_each_change() {
     let table = primary();
     let mut sink = UpdateBatch::default();
     let lease = grant(&table, 1, &mut sink);
-    let first = table.begin_update(lease, false).unwrap();
+    let first = table.begin_update(lease, u64::MAX, false).update().unwrap();
     assert_eq!(first, last(&sink));
-    assert!(table.begin_update(lease, false).is_none());
-    assert_eq!(table.begin_update(lease, true), Some(first.clone()));
+    assert!(table.begin_update(lease, u64::MAX, false).update().is_none());
+    assert_eq!(table.begin_update(lease, u64::MAX, true).update(), Some(first.clone()));
     let duid = client(1);
     table.lock(na(&duid)).extend(lease, &LIMITED, T0.plus(1), &mut sink).unwrap();
     // The acknowledgement of what was sent before counts for the lifetime alone.
@@ -213,9 +219,9 @@ fn an_update_is_begun_once_for_each_change() {
     // An older acknowledgement does not lower it.
     table.acknowledge(lease, first.stamp, Some(T0), T0, &mut sink);
     assert_eq!(table.binding(lease).unwrap().acked_partner_lifetime, acked);
-    let second = table.begin_update(lease, false).unwrap();
+    let second = table.begin_update(lease, u64::MAX, false).update().unwrap();
     assert!(second.stamp > first.stamp);
-    assert!(table.begin_update(address(200), true).is_none());
+    assert!(table.begin_update(address(200), u64::MAX, true).update().is_none());
     let unknown = table.acknowledge(address(200), 1, None, T0, &mut sink);
     assert_eq!(unknown, Acknowledged::Unknown);
 }
@@ -419,10 +425,10 @@ fn prefixes_are_given_and_asked_for() {
     assert_eq!((again.prefix_balance(POOL), again.prefixes_moving(POOL)), ((10, 0), 5));
     assert_eq!(pending(&again).len(), 6);
     for lease in &moved {
-        let update = table.begin_update(*lease, false).unwrap();
+        let update = table.begin_update(*lease, u64::MAX, false).update().unwrap();
         assert_eq!(update.binding.status, BindingStatus::FreeBackup);
         assert!(update.binding.update_pending && update.binding.start_time_of_state == T0);
-        assert!(table.begin_update(*lease, false).is_none());
+        assert!(table.begin_update(*lease, u64::MAX, false).update().is_none());
         let wrong = table.acknowledge(*lease, update.stamp - 1, None, T0, &mut sink);
         assert_eq!(wrong, Acknowledged::Changed);
         let right = table.acknowledge(*lease, update.stamp, None, T0, &mut sink);
@@ -437,7 +443,8 @@ fn prefixes_are_given_and_asked_for() {
     moved.clear();
     assert_eq!(table.reclaim_prefixes(POOL, 3, T0, &mut moved, &mut sink), 3);
     assert_eq!((table.prefix_balance(POOL), table.pools().available(POOL)), ((10, 2), 10));
-    let updates: Vec<_> = moved.iter().map(|l| table.begin_update(*l, false).unwrap()).collect();
+    let updates: Vec<_> =
+        moved.iter().map(|l| table.begin_update(*l, u64::MAX, false).update().unwrap()).collect();
     assert!(updates.iter().all(|update| update.binding.status == BindingStatus::Free));
     let agreed = table.acknowledge(moved[0], updates[0].stamp, None, T0, &mut sink);
     assert_eq!(agreed, Acknowledged::Current);
@@ -453,18 +460,18 @@ fn prefixes_are_given_and_asked_for() {
     // After a restart those asked for are given once more.
     let again = restart(&table, &sink);
     assert_eq!((again.prefix_balance(POOL), again.prefixes_moving(POOL)), ((11, 0), 4));
-    let update = again.begin_update(moved[2], false).unwrap();
+    let update = again.begin_update(moved[2], u64::MAX, false).update().unwrap();
     assert_eq!(update.binding.status, BindingStatus::FreeBackup);
-    assert!(again.begin_update(moved[0], true).is_none());
+    assert!(again.begin_update(moved[0], u64::MAX, true).update().is_none());
 
     // The same if the question is withdrawn; an answer that still comes is to nothing.
-    let asked = table.begin_update(moved[2], true).unwrap();
+    let asked = table.begin_update(moved[2], u64::MAX, true).update().unwrap();
     assert_eq!(table.withdraw_reclaims(POOL, T0, &mut sink), 4);
     assert_eq!((table.prefix_balance(POOL), table.prefixes_moving(POOL)), ((11, 0), 4));
     assert_eq!(last(&sink).binding.status, BindingStatus::FreeBackup);
     let late = table.acknowledge(moved[2], asked.stamp, None, T0, &mut sink);
     assert_eq!((late, table.pools().available(POOL)), (Acknowledged::Changed, 11));
-    let given = table.begin_update(moved[2], false).unwrap();
+    let given = table.begin_update(moved[2], u64::MAX, false).update().unwrap();
     assert_eq!(given.binding.status, BindingStatus::FreeBackup);
     assert_eq!(table.withdraw_reclaims(POOL, T0, &mut sink), 0);
 
@@ -500,7 +507,10 @@ fn the_partners_prefixes_are_taken_over() {
     // A client gets one; what was to be said of it is out of date.
     let lease = grant(&table, 2, &mut sink);
     assert_eq!(table.prefix_balance(POOL), (0, 14));
-    assert_eq!(table.begin_update(lease, false).unwrap().binding.status, BindingStatus::Active);
+    assert_eq!(
+        table.begin_update(lease, u64::MAX, false).update().unwrap().binding.status,
+        BindingStatus::Active
+    );
     let updates = pending(&table);
     assert_eq!(updates.iter().filter(|b| b.status == BindingStatus::FreeBackup).count(), 14);
     assert_eq!((updates.len(), pending(&restart(&table, &sink)).len()), (15, 15));
@@ -508,7 +518,7 @@ fn the_partners_prefixes_are_taken_over() {
     release(&table, lease, &mut sink);
     assert_eq!(acknowledge(&table, lease, &mut sink), Acknowledged::Freed);
     assert_eq!(table.status(lease), Some(BindingStatus::Free));
-    assert!(table.begin_update(lease, true).is_none());
+    assert!(table.begin_update(lease, u64::MAX, true).update().is_none());
     assert_eq!((table.prefix_balance(POOL), pending(&table).len()), ((1, 14), 14));
 }
 
@@ -616,9 +626,9 @@ fn the_partner_is_asked_again_for_what_is_free() {
     let mut sink = UpdateBatch::default();
     let mut moved = Vec::new();
     table.give_prefixes(POOL, 1, T0, &mut moved, &mut sink);
-    let first = table.begin_update(moved[0], false).unwrap();
+    let first = table.begin_update(moved[0], u64::MAX, false).update().unwrap();
     assert!(table.request_update(moved[0], &mut sink));
-    let second = table.begin_update(moved[0], false).unwrap();
+    let second = table.begin_update(moved[0], u64::MAX, false).update().unwrap();
     assert!(second.stamp > first.stamp && last(&sink) == second);
     assert!(!table.request_update(table.pools().pool(POOL).lease(15), &mut sink));
 }
@@ -632,6 +642,6 @@ fn what_was_to_be_said_before_a_lease_was_granted_does_not_come_back() {
     // Nobody has come across the free update when the lease is free again, as the partner says.
     assert!(store(&table, &told(lease, 1, BindingStatus::Free), &mut sink));
     assert_eq!(table.status(lease), Some(BindingStatus::Free));
-    assert!(table.begin_update(lease, true).is_none());
+    assert!(table.begin_update(lease, u64::MAX, true).update().is_none());
     assert_eq!((pending(&table), pending(&restart(&table, &sink))), (Vec::new(), Vec::new()));
 }

@@ -445,7 +445,7 @@ impl Run<'_> {
     }
 
     fn begin(&mut self, lease: Lease, again: bool) -> Result<(), TestCaseError> {
-        let begun = self.table.begin_update(lease, again);
+        let begun = self.table.begin_update(lease, u64::MAX, again).update();
         let begun = begun.map(|record| (record.binding.status, record.stamp));
         let expected = if let Some(held) = self.model.held.get_mut(&lease) {
             (held.pending && (again || !held.sent)).then(|| {

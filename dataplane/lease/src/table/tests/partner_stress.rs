@@ -72,7 +72,10 @@ fn partner(table: &LeaseTable, running: &AtomicBool, seed: u32) -> UpdateBatch {
         }
         match random.below(10) {
             0..3 => {
-                let Some(sent) = table.begin_update(lease, random.below(2) == 0) else { continue };
+                let Some(sent) = table.begin_update(lease, u64::MAX, random.below(2) == 0).update()
+                else {
+                    continue;
+                };
                 assert!(sent.binding.update_pending && sent.binding.lease == lease);
                 match random.below(8) {
                     0 => table.reject(lease, sent.stamp, &mut sink),
@@ -239,7 +242,7 @@ fn stress(pool: PoolConfig, dense_max: u32) {
     (0..8).for_each(|i| table.collect(i, Collect::Pending, |_| true, &mut all));
     assert_eq!(table.pending_updates(|_| true), all.len() as u64);
     for Record { binding, stamp } in all {
-        let update = table.begin_update(binding.lease, true).unwrap();
+        let update = table.begin_update(binding.lease, u64::MAX, true).update().unwrap();
         assert_eq!((&update.binding, update.stamp), (&binding, stamp));
         let done = table.acknowledge(binding.lease, stamp, None, T0, &mut sink);
         assert!(matches!(done, Acknowledged::Current | Acknowledged::Freed), "{done:?}");

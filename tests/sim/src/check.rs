@@ -98,6 +98,8 @@ pub(crate) struct Checks {
     acked: [BTreeMap<Lease, (Owner, AbsoluteTime)>; 2],
     /// By server: until when it knows, on stable storage, that a client has a lease.
     known: [BTreeMap<Lease, (Owner, AbsoluteTime)>; 2],
+    /// By server: who gave a lease back to its present process, when, and the stamp of that update.
+    given_back: [BTreeMap<Lease, (Owner, Micros, u64)>; 2],
     /// By server: when a lease was pardoned.
     pardoned: BTreeMap<(usize, Lease), Micros>,
     /// Why nothing can be promised to the clients any more.
@@ -181,11 +183,32 @@ impl Checks {
         self.known[node].insert(lease, (owner, until));
     }
 
-    /// The server has heard that the client does not have the lease any more.
-    pub(crate) fn unknown(&mut self, node: usize, lease: Lease, owner: Owner) {
+    /// The server has heard that the client does not have the lease any more, and has made an update
+    /// of it under this stamp.
+    pub(crate) fn unknown(
+        &mut self,
+        node: usize,
+        lease: Lease,
+        owner: Owner,
+        now: Micros,
+        stamp: u64,
+    ) {
+        self.given_back[node].insert(lease, (owner, now, stamp));
         if self.known[node].get(&lease).is_some_and(|(of, _)| *of == owner) {
             self.known[node].remove(&lease);
         }
+    }
+
+    /// When the client gave the lease back, and the stamp of that: what was said or made before is
+    /// stored in its turn, but it is not what the server knows.
+    pub(crate) fn given_back(&self, node: usize, lease: Lease, owner: Owner) -> (Micros, u64) {
+        let found = self.given_back[node].get(&lease).filter(|(of, ..)| *of == owner);
+        found.map_or((0, 0), |(_, at, stamp)| (*at, *stamp))
+    }
+
+    /// The server is a new process: what was not stored has not been.
+    pub(crate) fn restarted(&mut self, node: usize) {
+        self.given_back[node].clear();
     }
 
     /// Both servers agree that a lease has ended: unless a client still has it, which would be
@@ -228,6 +251,21 @@ mod tests {
         checks.let_go(3, lease);
         assert_eq!(checks.hold(4, lease, 300, 109, 0), Some(1));
         assert_eq!(checks.held_until(4, lease), Some(300));
+    }
+
+    #[test]
+    fn what_was_given_back_is_remembered_until_a_restart() {
+        let mut checks = Checks::default();
+        let lease = Lease::address(5.into());
+        let owner = |client| Owner { client, iaid: 1 };
+        checks.knows(0, lease, owner(1), AbsoluteTime(50));
+        checks.unknown(0, lease, owner(1), 20, 7);
+        assert_eq!(checks.known(0, lease, owner(1)), AbsoluteTime::ZERO);
+        assert_eq!(checks.given_back(0, lease, owner(1)), (20, 7));
+        assert_eq!(checks.given_back(0, lease, owner(2)), (0, 0));
+        assert_eq!(checks.given_back(1, lease, owner(1)), (0, 0));
+        checks.restarted(0);
+        assert_eq!(checks.given_back(0, lease, owner(1)), (0, 0));
     }
 
     #[test]

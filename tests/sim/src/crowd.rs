@@ -192,12 +192,8 @@ impl World {
             Outcome::Drop(_) => None,
         };
         let answer = reply.and_then(parse);
-        if matches!(msg_type, MessageType::RELEASE | MessageType::DECLINE) && answer.is_some() {
-            for (iaid, _, lease) in &said.leases {
-                let owner = Owner { client, iaid: *iaid };
-                self.checks.unknown(node, *lease, owner);
-            }
-        }
+        let gives_back = matches!(msg_type, MessageType::RELEASE | MessageType::DECLINE);
+        let given_back = gives_back && answer.is_some();
         self.check_continuity(node, client, &said, rules.responsiveness, answer.as_ref());
         let mut grants = Vec::new();
         if let Some(answer) = &answer {
@@ -221,12 +217,26 @@ impl World {
         } else if let Some(reply) = reply {
             self.send_reply(node, &reply);
         }
+        if given_back {
+            self.give_back(node, client, &said);
+        }
+    }
+
+    fn give_back(&mut self, node: usize, client: usize, said: &Said) {
+        let Some(process) = &self.nodes[node].process else { return };
+        for (iaid, _, lease) in &said.leases {
+            let owner = Owner { client, iaid: *iaid };
+            let stamp = process.pushed.get(lease).copied().unwrap_or(0);
+            self.checks.unknown(node, *lease, owner, self.now, stamp);
+        }
     }
 
     /// A reply that waited for the store leaves.
     pub(crate) fn stored_reply(&mut self, node: usize, reply: &HeldReply) {
         for (lease, owner, until) in &reply.grants {
-            self.checks.knows(node, *lease, *owner, *until);
+            if self.checks.given_back(node, *lease, *owner).0 <= reply.made {
+                self.checks.knows(node, *lease, *owner, *until);
+            }
         }
         self.send_reply(node, reply);
     }

@@ -637,7 +637,7 @@ impl World {
                 Accepted { owner: Some(owner), status: BindingStatus::ACTIVE, .. } => {
                     // The end is in the record that has just been found stored.
                     let records = &self.nodes[node].store.records;
-                    let since = self.checks.given_back(node, lease, owner).1;
+                    let since = self.checks.given_back(node, lease, owner).stamp;
                     let stored = records.get(&lease).filter(|it| it.stamp >= since);
                     let stored = stored.map(|it| &it.binding).filter(|it| {
                         let of = Owner::from_duid(it.duid.as_bytes(), it.iaid.0);

@@ -89,6 +89,17 @@ struct Holding {
     until: Micros,
 }
 
+/// What a server has made of a RELEASE or DECLINE.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct GivenBack {
+    /// When.
+    pub(crate) at: Micros,
+    /// The same by the server's clock.
+    pub(crate) wall: AbsoluteTime,
+    /// Stamp of the update, while the process lives that made it.
+    pub(crate) stamp: u64,
+}
+
 /// What the checkers remember.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
@@ -98,6 +109,8 @@ pub(crate) struct Checks {
     acked: [BTreeMap<Lease, (Owner, AbsoluteTime)>; 2],
     /// By server: until when it knows, on stable storage, that a client has a lease.
     known: [BTreeMap<Lease, (Owner, AbsoluteTime)>; 2],
+    /// By server: who gave a lease back to it.
+    given_back: [BTreeMap<Lease, (Owner, GivenBack)>; 2],
     /// By server: when a lease was pardoned.
     pardoned: BTreeMap<(usize, Lease), Micros>,
     /// Why nothing can be promised to the clients any more.
@@ -182,10 +195,47 @@ impl Checks {
     }
 
     /// The server has heard that the client does not have the lease any more.
-    pub(crate) fn unknown(&mut self, node: usize, lease: Lease, owner: Owner) {
+    pub(crate) fn unknown(&mut self, node: usize, lease: Lease, owner: Owner, back: GivenBack) {
+        self.given_back[node].insert(lease, (owner, back));
+        self.forget_owner(node, lease, owner);
+    }
+
+    fn forget_owner(&mut self, node: usize, lease: Lease, owner: Owner) {
         if self.known[node].get(&lease).is_some_and(|(of, _)| *of == owner) {
             self.known[node].remove(&lease);
         }
+    }
+
+    /// When the client gave the lease back: what was said or made before is stored in its turn, but
+    /// it is not what the server knows.
+    pub(crate) fn given_back(&self, node: usize, lease: Lease, owner: Owner) -> GivenBack {
+        let found = self.given_back[node].get(&lease).filter(|(of, _)| *of == owner);
+        found.map(|(_, back)| *back).unwrap_or_default()
+    }
+
+    /// The server is a new process: what was not stored has not been.
+    pub(crate) fn restarted(&mut self, node: usize) {
+        self.given_back[node].values_mut().for_each(|(_, back)| back.stamp = 0);
+    }
+
+    /// The server gives the client a lease that the client has given back at the other one before,
+    /// and by their clocks it was not before: then nobody can tell which of the two counts (section
+    /// 7.1). Whether it is so.
+    pub(crate) fn is_blurred(
+        &mut self,
+        node: usize,
+        lease: Lease,
+        owner: Owner,
+        wall: AbsoluteTime,
+        now: Micros,
+    ) -> bool {
+        let back = self.given_back(1 - node, lease, owner);
+        let is_blurred = back != GivenBack::default() && wall <= back.wall;
+        if is_blurred {
+            self.forget_owner(node, lease, owner);
+            self.pardoned.insert((node, lease), now);
+        }
+        is_blurred
     }
 
     /// Both servers agree that a lease has ended: unless a client still has it, which would be
@@ -228,6 +278,41 @@ mod tests {
         checks.let_go(3, lease);
         assert_eq!(checks.hold(4, lease, 300, 109, 0), Some(1));
         assert_eq!(checks.held_until(4, lease), Some(300));
+    }
+
+    #[test]
+    fn what_was_given_back_is_remembered() {
+        let mut checks = Checks::default();
+        let lease = Lease::address(5.into());
+        let owner = |client| Owner { client, iaid: 1 };
+        let back = GivenBack { at: 20, wall: AbsoluteTime(40), stamp: 7 };
+        checks.knows(0, lease, owner(1), AbsoluteTime(50));
+        checks.unknown(0, lease, owner(1), back);
+        assert_eq!(checks.known(0, lease, owner(1)), AbsoluteTime::ZERO);
+        assert_eq!(checks.given_back(0, lease, owner(1)), back);
+        assert_eq!(checks.given_back(0, lease, owner(2)), GivenBack::default());
+        assert_eq!(checks.given_back(1, lease, owner(1)), GivenBack::default());
+        checks.restarted(0);
+        assert_eq!(checks.given_back(0, lease, owner(1)), GivenBack { stamp: 0, ..back });
+    }
+
+    #[test]
+    fn what_clocks_cannot_tell_is_pardoned() {
+        let mut checks = Checks::default();
+        let lease = Lease::address(5.into());
+        let owner = |client| Owner { client, iaid: 1 };
+        let back = GivenBack { at: 20, wall: AbsoluteTime(40), stamp: 7 };
+        checks.unknown(0, lease, owner(1), back);
+        checks.knows(1, lease, owner(1), AbsoluteTime(50));
+        for (node, client, wall) in [(0, 1, 40), (1, 2, 40), (1, 1, 41)] {
+            assert!(!checks.is_blurred(node, lease, owner(client), AbsoluteTime(wall), 30));
+        }
+        assert_eq!(checks.known(1, lease, owner(1)), AbsoluteTime(50));
+        assert!(checks.is_blurred(1, lease, owner(1), AbsoluteTime(40), 30));
+        assert_eq!(checks.known(1, lease, owner(1)), AbsoluteTime::ZERO);
+        checks.hold(1, lease, 100, 35, 0);
+        checks.pardon_heard(1, 1, lease, 30);
+        assert_eq!(checks.held_until(1, lease), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use gemel_lease::{ClientKey, IaKind, Lease, Responsiveness, UpdateBatch};
 use gemel_server::{Inbound, Outcome, Service};
 use gemel_wire::{ALL_RELAY_AGENTS_AND_SERVERS, CLIENT_PORT, IaId, MessageType};
 
-use crate::check::{Owner, Rule};
+use crate::check::{GivenBack, Owner, Rule};
 use crate::client::Act;
 use crate::clock::{Micros, SECOND};
 use crate::fault::Fault;
@@ -192,12 +192,8 @@ impl World {
             Outcome::Drop(_) => None,
         };
         let answer = reply.and_then(parse);
-        if matches!(msg_type, MessageType::RELEASE | MessageType::DECLINE) && answer.is_some() {
-            for (iaid, _, lease) in &said.leases {
-                let owner = Owner { client, iaid: *iaid };
-                self.checks.unknown(node, *lease, owner);
-            }
-        }
+        let gives_back = matches!(msg_type, MessageType::RELEASE | MessageType::DECLINE);
+        let given_back = gives_back && answer.is_some();
         self.check_continuity(node, client, &said, rules.responsiveness, answer.as_ref());
         let mut grants = Vec::new();
         if let Some(answer) = &answer {
@@ -205,8 +201,11 @@ impl World {
             self.check_answer(node, client, msg_type, answer, &former);
             for ia in answer.ias.iter().filter(|_| answer.msg_type == MessageType::REPLY) {
                 let owner = Owner { client, iaid: ia.iaid };
-                let given = ia.leases.iter().filter(|it| it.valid > 0);
-                grants.extend(given.map(|it| (it.lease, owner, now.wall.plus(it.valid))));
+                for it in ia.leases.iter().filter(|it| it.valid > 0) {
+                    if !self.checks.is_blurred(node, it.lease, owner, now.wall, self.now) {
+                        grants.push((it.lease, owner, now.wall.plus(it.valid)));
+                    }
+                }
             }
         }
         let reply = reply.map(|octets| HeldReply {
@@ -221,12 +220,27 @@ impl World {
         } else if let Some(reply) = reply {
             self.send_reply(node, &reply);
         }
+        if given_back {
+            self.give_back(node, client, &said);
+        }
+    }
+
+    fn give_back(&mut self, node: usize, client: usize, said: &Said) {
+        let Some(process) = &self.nodes[node].process else { return };
+        for (iaid, _, lease) in &said.leases {
+            let owner = Owner { client, iaid: *iaid };
+            let stamp = process.pushed.get(lease).copied().unwrap_or(0);
+            let wall = self.nodes[node].clock.at(self.now).wall;
+            self.checks.unknown(node, *lease, owner, GivenBack { at: self.now, wall, stamp });
+        }
     }
 
     /// A reply that waited for the store leaves.
     pub(crate) fn stored_reply(&mut self, node: usize, reply: &HeldReply) {
         for (lease, owner, until) in &reply.grants {
-            self.checks.knows(node, *lease, *owner, *until);
+            if self.checks.given_back(node, *lease, *owner).at <= reply.made {
+                self.checks.knows(node, *lease, *owner, *until);
+            }
         }
         self.send_reply(node, reply);
     }

@@ -47,6 +47,7 @@ impl World {
         self.say(|| format!("{}: starts", name(node)));
         let now = self.nodes[node].clock.at(self.now);
         self.nodes[node].boot(node, &self.plan, now, &mut self.rng);
+        self.checks.restarted(node);
         let epoch = self.nodes[node].epoch;
         let sweep = self.rng.range(0, SECOND);
         self.set(Alarm::Sweep(node), sweep, Event::Sweep { node, epoch });
@@ -637,7 +638,9 @@ impl World {
                 Accepted { owner: Some(owner), status: BindingStatus::ACTIVE, .. } => {
                     // The end is in the record that has just been found stored.
                     let records = &self.nodes[node].store.records;
-                    let stored = records.get(&lease).map(|it| &it.binding).filter(|it| {
+                    let since = self.checks.given_back(node, lease, owner).stamp;
+                    let stored = records.get(&lease).filter(|it| it.stamp >= since);
+                    let stored = stored.map(|it| &it.binding).filter(|it| {
                         let of = Owner::from_duid(it.duid.as_bytes(), it.iaid.0);
                         it.status == gemel_lease::BindingStatus::Active && of == Some(owner)
                     });

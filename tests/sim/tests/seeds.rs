@@ -50,9 +50,14 @@ fn seeds_that_found_something_pass() {
 /// - 739155: while the servers are out of touch a client gives its address back to the one and gets
 ///   it again from the other, which loses its disk. All that is left of it is the RELEASE, as with
 ///   the answers that arrived before; this one was under way.
+/// - 756926: a REBIND comes twice, and a RELEASE before the second one is stored. What is stored then
+///   is not what the server knows: it need not keep the lease for a client that has given it back.
+/// - 791684: a client gives its lease back at a server whose clock is ahead, and gets it again at the
+///   other, whose clock is behind and shows the same second. By what both have written down (section
+///   7.1 asks for clocks that agree) nobody can tell what came first.
 #[test]
 fn seeds_that_expected_too_much_pass() {
-    for seed in [504471, 509268, 723306, 730740, 739155] {
+    for seed in [504471, 509268, 723306, 730740, 739155, 756926, 791684] {
         assert_eq!(run_seed(seed, None, Trace::Off).violation, None, "seed {seed}");
     }
 }

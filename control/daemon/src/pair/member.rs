@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use gemel_failover::{Command, Endpoint, Now, Output, Role, StoredState};
+use gemel_failover::{Command, Endpoint, Now, Output, Role, ServerState, StoredState};
 use gemel_lease::PoolId;
 use gemel_worker::submit::StoreState;
 use tracing::{error, info, warn};
@@ -189,6 +189,12 @@ impl Member {
         self.changed = true;
     }
 
+    /// Connects now, not after what earlier refusals have earned.
+    fn connect_soon(&mut self, now: Duration) {
+        self.refusals = 0;
+        self.dial_due = now;
+    }
+
     /// Does what the endpoint asks for; true if something came of it.
     pub(super) fn follow(&mut self, ground: &mut Ground, now: Now) -> bool {
         let mut acted = false;
@@ -236,6 +242,10 @@ impl Member {
                 info!(relationship, %from, %to, partner, cause, "failover state");
                 self.transitions += 1;
                 self.changed = true;
+                if to == ServerState::PartnerDown {
+                    // The partner is to be found as soon as it is back, before it serves alone.
+                    self.connect_soon(now.monotonic);
+                }
             }
             Output::Alarm(text) => {
                 error!(relationship, "{text}");
@@ -333,8 +343,7 @@ impl Member {
     ) -> Result<(), String> {
         info!(relationship = self.config.name, ?command, "the operator's command");
         if command == Command::Disconnect {
-            // Now, not after what earlier refusals have earned.
-            self.refusals = 0;
+            self.connect_soon(now.monotonic);
         }
         let result = self.endpoint.command(command, &mut ground.env(now));
         self.follow(ground, now);
@@ -386,8 +395,7 @@ impl Member {
             Ok(()) => {
                 self.suspended = wanted;
                 if !wanted {
-                    self.refusals = 0;
-                    self.dial_due = now.monotonic;
+                    self.connect_soon(now.monotonic);
                 }
             }
             Err(_) => self.suspend_due = now.monotonic + TICK,

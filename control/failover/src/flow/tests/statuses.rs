@@ -65,6 +65,9 @@ fn expired_then_free_although_both_sweep() {
         // The secondary has found it over later; the primary's word is not taken after that.
         let counters = pair.primary().counters();
         assert_eq!((counters.rejected.total(), counters.rejected_by_partner.total()), (0, 1));
+        // And that is the end of it.
+        pair.advance(61);
+        assert_eq!(pair.run(), 0);
     }
 }
 

@@ -293,6 +293,72 @@ fn an_avalanche_is_served_to_the_last_client() {
     }
 }
 
+/// A port with room for one datagram in so many ns.
+struct Narrow<F> {
+    port: MemoryPort<F>,
+    clock: Clock,
+    gap: u64,
+    next: u64,
+}
+
+impl<F: gemel_bench::port::Answer> gemel_bench::port::Port for Narrow<F> {
+    fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> std::io::Result<u64> {
+        self.port.receive(take)
+    }
+
+    fn send(&mut self, fill: &mut impl FnMut(&mut [u8]) -> Option<usize>) -> std::io::Result<bool> {
+        let now = self.clock.now();
+        if now < self.next {
+            return Ok(false);
+        }
+        self.next = now + self.gap;
+        self.port.send(fill)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn info(&self) -> gemel_bench::port::PortInfo {
+        self.port.info()
+    }
+}
+
+/// An avalanche of clients that are all due at once, through a port with room for one in so many ns.
+fn through_a_narrow_port(clients: u32, gap: u64, seconds: u64) -> (Stats, Span) {
+    let clock = *CLOCK.get_or_init(Clock::start);
+    let mut server = Server::default();
+    let begin = clock.now();
+    let patience = Patience::by_rfc(begin + seconds * SECOND);
+    let world = World::new(3, clients, 1);
+    let mut engine = Engine::new(traffic(Choice::Fresh), world, clients, patience, 7, begin);
+    engine.watch_served(begin, true);
+    let mut schedule = Schedule::new(Pace::AtOnce, begin, SECOND, Some(clients.into()));
+    let never = AtomicBool::new(false);
+    let course = Course { begin, interval: SECOND, clock: &clock, stop: &never, steering: None };
+    let port =
+        MemoryPort::new(|datagram: &[u8], buffer: &mut [u8]| server.answer(datagram, buffer));
+    let mut port = Narrow { port, clock, gap, next: 0 };
+    let span = generator::run(&mut engine, &mut port, &mut schedule, &course).unwrap();
+    (engine.finish().1, span)
+}
+
+#[test]
+fn a_slow_port_does_not_leave_clients_out() {
+    // Two messages for each of them take 1.2 s, more than the schedule is long.
+    let (stats, span) = through_a_narrow_port(300, SECOND / 500, 20);
+    assert_eq!((stats.get(Counter::Started), stats.get(Counter::Completed)), (300, 300));
+    assert!(span.sent - span.begin > SECOND, "or this shows nothing");
+}
+
+#[test]
+fn a_storm_ends_when_its_clients_give_up() {
+    let (stats, span) = through_a_narrow_port(1000, SECOND / 100, 1);
+    let started = stats.get(Counter::Started);
+    assert!((10..=101).contains(&started), "{started}");
+    assert!(span.end - span.begin < 2 * SECOND);
+}
+
 #[test]
 fn clients_that_are_not_heard_ask_again_after_a_second() {
     let faults = Faults { deaf: 300, ..Faults::default() };

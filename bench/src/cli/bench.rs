@@ -27,7 +27,7 @@ use crate::{
     record::{Recorder, Recording},
     report::{self, Live, Measured, Setup, Summary},
     schedule::{Pace, Schedule, part_of},
-    stats::Stats,
+    stats::{Counter, Stats},
 };
 
 /// All that stays the same from run to run.
@@ -278,6 +278,12 @@ impl<'a> Bench<'a> {
             let report = FailoverReport::new(&events, &replies, &stats, world, &span, mclt);
             summary.failover = Some(report);
         }
+        // A storm is one of all its clients.
+        if phase.by_rfc.is_some()
+            && let Some(reason) = not_begun(phase.exchanges, &stats)
+        {
+            summary.invalidate(reason);
+        }
         if let Some(slo) = &self.args.slo {
             summary.objectives = slo.judge(&summary, &stats);
         }
@@ -374,6 +380,14 @@ fn outstanding(phase: &Phase, patience: &Patience, world: &World, parts: u32) ->
     }
 }
 
+/// What to say if fewer exchanges were begun than were wanted.
+fn not_begun(wanted: Option<u64>, stats: &Stats) -> Option<String> {
+    let (wanted, begun) = (wanted?, stats.get(Counter::Started));
+    (begun < wanted).then(|| {
+        format!("only {begun} of {wanted} clients had begun at the end: a longer --seconds")
+    })
+}
+
 /// What a thread's share of the clients does.
 fn share_traffic(traffic: &Traffic, number: u32, parts: u32) -> Traffic {
     let mut traffic = traffic.clone();
@@ -404,4 +418,18 @@ pub(super) fn write_out(
         println!("report {}", page.display());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_have_not_begun_are_missed() {
+        let mut stats = Stats::new(0);
+        stats.count_many(Counter::Started, 7);
+        assert_eq!((not_begun(Some(7), &stats), not_begun(None, &stats)), (None, None));
+        let reason = not_begun(Some(9), &stats).unwrap();
+        assert!(reason.contains("only 7 of 9 clients"), "{reason}");
+    }
 }

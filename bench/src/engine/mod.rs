@@ -230,6 +230,12 @@ impl Engine {
         self.patience.end = Some(self.patience.end.map_or(end, |other| other.min(end)));
     }
 
+    /// Whether everything that is under way is given up now: there is no use in more.
+    #[must_use]
+    pub fn is_over(&self, now: u64) -> bool {
+        self.patience.end.is_some_and(|end| now >= end)
+    }
+
     /// Ends the run: the world for the next one, and the figures.
     #[must_use]
     pub fn finish(self) -> (World, Stats) {

@@ -317,6 +317,12 @@ impl Summary {
         }
     }
 
+    /// The figures are not to be relied upon.
+    pub fn invalidate(&mut self, reason: String) {
+        self.valid = false;
+        self.invalid_reasons.push(reason);
+    }
+
     /// The pair whose times stand for the run: the whole exchange, or renewals if there was nothing
     /// else, or what there was most of.
     #[must_use]

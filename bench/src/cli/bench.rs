@@ -22,7 +22,7 @@ use crate::{
     message::Traffic,
     number::{index, low32, whole},
     os::{self, Interface},
-    port::{AnyPort, Port, PortInfo},
+    port::{AnyPort, PortInfo},
     prometheus::{self, Published},
     record::{Recorder, Recording},
     report::{self, Live, Measured, Setup, Summary},
@@ -164,6 +164,9 @@ impl<'a> Bench<'a> {
                 Engine::part(traffic, world, outstanding, patience, seed, now, part)
             })
             .collect();
+        for port in &mut self.ports {
+            port.begin_run();
+        }
         let begin = self.clock.now();
         for engine in &mut engines {
             prepare(engine, &phase, begin);
@@ -266,10 +269,7 @@ impl<'a> Bench<'a> {
             world,
             span,
             started_at: self.clock.unix_seconds(span.begin),
-            port: PortInfo::join(self.ports.iter().map(|port| match port {
-                AnyPort::Xdp(port) => port.info(),
-                AnyPort::Socket(port) => port.info(),
-            })),
+            port: PortInfo::join(self.ports.iter().map(AnyPort::info)),
         });
         if let Some(disturbance) = phase.disturbance {
             let events = disturbance.events.end();

@@ -14,7 +14,7 @@ use gemel_bench::{
     generator::{self, Course, Span, Steering},
     message::Traffic,
     oracle::Violation,
-    port::MemoryPort,
+    port::{Answer, MemoryPort},
     scenario::StormReport,
     schedule::{Pace, Schedule, part_of},
     stats::{Counter, Pair, Stats},
@@ -151,11 +151,16 @@ impl Run {
     }
 
     fn go(&self, server: &mut Server, world: World) -> (World, Stats, Span) {
+        self.go_by(world, 7, |datagram: &[u8], buffer: &mut [u8]| server.answer(datagram, buffer))
+    }
+
+    fn go_by(&self, world: World, seed: u64, answer: impl Answer) -> (World, Stats, Span) {
         let clock = *CLOCK.get_or_init(Clock::start);
         let slots = u32::try_from(world.clients.len()).unwrap();
         let mut patience = self.patience;
         patience.end = patience.end.map(|after| clock.now() + after);
-        let mut engine = Engine::new(traffic(self.choice), world, slots, patience, 7, clock.now());
+        let mut engine =
+            Engine::new(traffic(self.choice), world, slots, patience, seed, clock.now());
         let begin = clock.now();
         if self.storm {
             engine.watch_served(begin, self.pace == Pace::AtOnce);
@@ -164,8 +169,7 @@ impl Run {
         let never = AtomicBool::new(false);
         let course =
             Course { begin, interval: SECOND, clock: &clock, stop: &never, steering: None };
-        let mut port =
-            MemoryPort::new(|datagram: &[u8], buffer: &mut [u8]| server.answer(datagram, buffer));
+        let mut port = MemoryPort::new(answer);
         let span = generator::run(&mut engine, &mut port, &mut schedule, &course).unwrap();
         let (mut world, stats) = engine.finish();
         world.audit(span.end);
@@ -293,6 +297,33 @@ fn an_avalanche_is_served_to_the_last_client() {
     }
 }
 
+/// The answers of a run that has given up waiting for them come in during the next one.
+#[test]
+fn answers_to_the_run_before_are_late() {
+    let mut server = Server::default();
+    let mut left = Vec::new();
+    let run = Run { pace: Pace::AtOnce, ..Run::new(Choice::InTurn, 200) };
+    let world = run.go_by(World::new(3, 1000, 1), 7, |datagram: &[u8], buffer: &mut [u8]| {
+        let len = server.answer(datagram, buffer)?;
+        left.push(buffer[..len].to_vec());
+        None
+    });
+    assert_eq!((world.1.lost(), left.len()), (200, 200));
+    let run = Run::new(Choice::InTurn, 300);
+    let (world, stats, _) =
+        run.go_by(world.0, 8, |datagram: &[u8], buffer: &mut [u8]| match left.pop() {
+            // In place of its own answer the client gets an old one, and has to ask again.
+            Some(old) => {
+                buffer[..old.len()].copy_from_slice(&old);
+                Some(old.len())
+            }
+            None => server.answer(datagram, buffer),
+        });
+    assert_eq!(world.violations_total(), 0, "{:?}", world.described);
+    assert_eq!(stats.get(Counter::AdvertiseFurther), 200);
+    assert_eq!((stats.get(Counter::Completed), stats.lost()), (100, 200));
+}
+
 /// A port with room for one datagram in so many ns.
 struct Narrow<F> {
     port: MemoryPort<F>,
@@ -301,7 +332,7 @@ struct Narrow<F> {
     next: u64,
 }
 
-impl<F: gemel_bench::port::Answer> gemel_bench::port::Port for Narrow<F> {
+impl<F: Answer> gemel_bench::port::Port for Narrow<F> {
     fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> std::io::Result<u64> {
         self.port.receive(take)
     }

@@ -154,7 +154,8 @@ impl Search {
                     break;
                 }
             } else {
-                limited_by = if within { LimitedBy::Generator } else { LimitedBy::Server };
+                // What a generator that is too slow measured says nothing of the server.
+                limited_by = if summary.valid { LimitedBy::Server } else { LimitedBy::Generator };
                 bad = rate;
             }
             if bad.is_finite() && (bad - good <= self.precision * bad || bad < 1.0) {
@@ -222,6 +223,8 @@ mod tests {
         assert_eq!((found.max_per_s, found.limited_by), (1e6, LimitedBy::Range));
         let found = search().find(server(1e9, 50_000.0), |_| ()).unwrap();
         assert_eq!(found.limited_by, LimitedBy::Generator);
+        let found = search().find(server(50_000.0, 50_000.0), |_| ()).unwrap();
+        assert_eq!(found.limited_by, LimitedBy::Generator, "not valid, and lossy for that reason");
         let found = search().find(server(0.0, 1e9), |_| ()).unwrap();
         assert_eq!((found.max_per_s, found.summary), (0.0, None));
         let (mut broken, _) = sample();

@@ -22,6 +22,26 @@ fn cell(samples: &[Sample], value: fn(&Sample) -> Option<f64>) -> String {
     if median.is_finite() { format!("{median:.0} ({low:.0} to {high:.0})") } else { "-".to_owned() }
 }
 
+/// The same for latencies, with a star if some of them may be the generator's.
+fn latency_cell(samples: &[Sample], value: fn(&Sample) -> Option<f64>) -> String {
+    let cell = cell(samples, value);
+    let doubtful = samples.iter().any(|sample| !sample.latency_invalid.is_empty());
+    if doubtful && cell != "-" { cell + " *" } else { cell }
+}
+
+/// What the star means, if there is one.
+fn star(samples: &Samples) -> Option<String> {
+    let all = || samples.values().flatten().filter(|sample| sample.advertise_p99_us.is_some());
+    let bad = all().filter(|sample| !sample.latency_invalid.is_empty()).count();
+    (bad > 0).then(|| {
+        format!(
+            "* {bad} of all {} measurements of latency are not valid: the generator was late or had \
+             not all of its core, so part of these times is its own.",
+            all().count()
+        )
+    })
+}
+
 /// One row for each case: title, rate, latencies, mode.
 fn rows(samples: &Samples) -> Vec<[String; 5]> {
     let row = |case: &Case| {
@@ -30,8 +50,8 @@ fn rows(samples: &Samples) -> Vec<[String; 5]> {
         Some([
             case.title().to_owned(),
             format!("{} {unit}", cell(samples, |sample| Some(sample.per_s))),
-            cell(samples, |sample| sample.advertise_p99_us),
-            cell(samples, |sample| sample.reply_p99_us),
+            latency_cell(samples, |sample| sample.advertise_p99_us),
+            latency_cell(samples, |sample| sample.reply_p99_us),
             samples.first().map(|sample| sample.mode.clone()).unwrap_or_default(),
         ])
     };
@@ -76,6 +96,9 @@ pub(super) fn table(samples: &Samples) -> String {
     for (what, ratio, goal) in ratios(samples) {
         let _ = writeln!(text, "{what}: {ratio:.2} (aim: {goal})");
     }
+    if let Some(star) = star(samples) {
+        let _ = writeln!(text, "{star}");
+    }
     text + "Latencies at a fifth of each one's highest rate, losses counted as late; veth."
 }
 
@@ -116,13 +139,17 @@ fn page(args: &Compare, samples: &Samples, picture: &str) -> String {
         "Median of {} rounds (lowest to highest); one case after the other in each round. An \
          exchange is SOLICIT, ADVERTISE, REQUEST, REPLY for one address, each of a client that \
          was not there before. The rate is the highest that was offered in an open loop with at \
-         most 0.1 % of the exchanges lost (Kea: 2.5 %), for {} s a step. Latencies are at {} of \
+         most 0.1 % of the exchanges lost (Kea: 2.5 %) and the others done in time, for {} s a step; if \
+         less was done than was offered, what was done. Latencies are at {} of \
          each one's own highest rate, counted from when a message was due, lost ones as late.\n",
         args.repetitions, args.step_seconds, LATENCY_SHARE,
     );
     text += "| | rate | ADVERTISE p99, µs | REPLY p99, µs | mode |\n|---|--:|--:|--:|---|\n";
     for row in rows(samples) {
         let _ = writeln!(text, "| {} |", row.join(" | "));
+    }
+    if let Some(star) = star(samples) {
+        let _ = writeln!(text, "\n\\{star}");
     }
     text += "\n| ratio of medians | | aim |\n|---|--:|--:|\n";
     for (what, ratio, goal) in ratios(samples) {
@@ -169,6 +196,20 @@ mod tests {
         for (found, expected) in found.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-9, "{found} {expected}");
         }
+    }
+
+    #[test]
+    fn latencies_that_are_not_valid_have_a_star() {
+        let mut samples = samples();
+        for sample in samples.get_mut(Case::Pair.name()).unwrap() {
+            sample.advertise_p99_us = Some(70.0);
+        }
+        assert!(!table(&samples).contains('*'));
+        samples.get_mut(Case::Pair.name()).unwrap()[1].latency_invalid = vec!["late".into()];
+        let text = table(&samples);
+        assert!(text.contains("70 (70 to 70) *"), "{text}");
+        assert!(text.contains("* 1 of all 2 measurements of latency are not valid"), "{text}");
+        assert_eq!(text.matches('*').count(), 2, "the other cases have none: {text}");
     }
 
     #[test]

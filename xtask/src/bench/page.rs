@@ -102,6 +102,21 @@ pub(super) fn table(samples: &Samples) -> String {
     text + "Latencies at a fifth of each one's highest rate, losses counted as late; veth."
 }
 
+fn has_kea(samples: &Samples) -> bool {
+    CASES.iter().any(|case| case.is_kea() && samples.contains_key(case.name()))
+}
+
+/// What is not bound to a core, and what is not there at all.
+fn unbound(samples: &Samples, kea: Option<String>) -> String {
+    if has_kea(samples) {
+        let version = kea.map(|version| format!(" {version}")).unwrap_or_default();
+        format!("The standby of Gemel's pair and Kea{version} are not bound to a core.")
+    } else {
+        "The standby of Gemel's pair is not bound to a core. Kea was not measured in this run."
+            .into()
+    }
+}
+
 /// Writes the page and its picture.
 pub(super) fn write(out: &Path, args: &Compare, samples: &Samples) -> Result<()> {
     let svg = out.with_extension("svg");
@@ -127,22 +142,24 @@ fn page(args: &Compare, samples: &Samples, picture: &str) -> String {
     let _ = writeln!(
         text,
         "Machine: {model}, {cores} cores, kernel {}, a veth pair between network namespaces. \
-         Generator on core {}, server with all its threads on core {}. The standby of Gemel's pair and \
-         Kea{} are not bound to a core.\n",
+         Generator on core {}, server with all its threads on core {}. {}\n",
         kernel(),
         args.generator_core,
         args.server_core,
-        kea::version().map(|version| format!(" {version}")).unwrap_or_default(),
+        unbound(samples, kea::version().ok()),
     );
     let _ = writeln!(
         text,
         "Median of {} rounds (lowest to highest); one case after the other in each round. An \
          exchange is SOLICIT, ADVERTISE, REQUEST, REPLY for one address, each of a client that \
          was not there before. The rate is the highest that was offered in an open loop with at \
-         most 0.1 % of the exchanges lost (Kea: 2.5 %) and the others done in time, for {} s a step; if \
+         most 0.1 % of the exchanges lost{} and the others done in time, for {} s a step; if \
          less was done than was offered, what was done. Latencies are at {} of \
          each one's own highest rate, counted from when a message was due, lost ones as late.\n",
-        args.repetitions, args.step_seconds, LATENCY_SHARE,
+        args.repetitions,
+        if has_kea(samples) { " (Kea: 2.5 %)" } else { "" },
+        args.step_seconds,
+        LATENCY_SHARE,
     );
     text += "| | rate | ADVERTISE p99, µs | REPLY p99, µs | mode |\n|---|--:|--:|--:|---|\n";
     for row in rows(samples) {
@@ -215,7 +232,10 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_left_out() {
         let mut samples = samples();
+        let kea = || Some("2.2.0".to_owned());
+        assert!(unbound(&samples, kea()).contains("Kea 2.2.0 are not bound"));
         samples.retain(|name, _| !name.starts_with("kea"));
+        assert!(unbound(&samples, kea()).contains("Kea was not measured"));
         assert_eq!(ratios(&samples).len(), 3);
         let text = table(&samples);
         assert!(!text.contains("Kea") && text.contains("701 (700 to 702) packets/s"), "{text}");

@@ -166,7 +166,7 @@ impl Objective {
             Measure::Rate => match self.pair {
                 None => Some(summary.exchanges_per_s),
                 Some(pair) => (summary.duration_s > 0.0)
-                    .then(|| float(stats.pair(pair).answered.len()) / summary.duration_s),
+                    .then(|| float(stats.answered_in_time(pair)) / summary.duration_s),
             },
             Measure::Takeover => failover?.takeover_ms.map(|ms| ms * 1e3),
             Measure::Outage => failover.map(|report| report.outage_ms * 1e3),
@@ -370,6 +370,14 @@ mod tests {
         ] {
             assert_eq!(judge(&summary, missed), [false], "{missed}");
         }
+        let mut late = stats.clone();
+        late.load_ends();
+        (0..500).for_each(|_| late.answered(Pair::RequestReply, 5_000));
+        let report = &"reply.rate>1".parse::<Slo>().unwrap().judge(&summary, &late)[0];
+        assert!(
+            report.measured.unwrap() < 500.0,
+            "answers after the load make no rate: {report:?}"
+        );
         summary.valid = false;
         assert_eq!(judge(&summary, "p99<1s,loss<1%"), [false, false], "figures of the generator");
         summary.failover = None;

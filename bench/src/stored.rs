@@ -171,6 +171,11 @@ fn read_summary(path: &Path) -> Result<Stored, StoredError> {
         }
     }
     stats.series.clone_from(&summary.series);
+    let in_time = |pair: &Pair| summary.pairs.get(pair.as_str()).map_or(Some(0), |own| own.in_time);
+    // An earlier version did not count them.
+    if let Some(counts) = Pair::ALL.iter().map(in_time).collect() {
+        stats.set_in_time(counts);
+    }
     Ok(Stored { name: path.display().to_string(), summary: Some(summary), stats, coarse: false })
 }
 
@@ -305,6 +310,7 @@ mod tests {
         }
         assert_eq!(run.stats.lag, stats.lag);
         assert_eq!(run.stats.counters(), stats.counters());
+        assert_eq!(run.stats.answered_in_time(Pair::RequestReply), 998);
         assert_eq!(run.stats.seconds.len(), 2);
         assert_eq!(run.stats.series[1].lost, 2, "the log has times, the summary has the counts");
         assert!(!run.coarse);

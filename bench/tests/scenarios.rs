@@ -380,6 +380,9 @@ fn a_slow_port_does_not_leave_clients_out() {
     let (stats, span) = through_a_narrow_port(300, SECOND / 500, 20);
     assert_eq!((stats.get(Counter::Started), stats.get(Counter::Completed)), (300, 300));
     assert!(span.sent - span.begin > SECOND, "or this shows nothing");
+    // The last one is answered when there are no more to begin.
+    let in_time = stats.answered_in_time(Pair::SolicitAdvertise);
+    assert!((200..300).contains(&in_time), "{in_time}");
 }
 
 #[test]

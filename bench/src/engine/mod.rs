@@ -228,6 +228,7 @@ impl Engine {
     /// From here on completed exchanges no longer count into the rate.
     pub fn stop_starting(&mut self) {
         self.in_time = false;
+        self.stats.load_ends();
     }
 
     /// What is still waited for at `end` is given up, whatever patience there would be.

@@ -122,6 +122,9 @@ pub struct PairReport {
     pub answered: Percentiles,
     /// The same with unanswered messages as time-outs.
     pub with_losses: Percentiles,
+    /// How many were answered while exchanges were begun.
+    #[serde(default)]
+    pub in_time: Option<u64>,
 }
 
 /// A server that answered.
@@ -359,6 +362,7 @@ pub fn pairs(stats: &Stats) -> BTreeMap<String, PairReport> {
             let report = PairReport {
                 answered: Percentiles::of(&times.answered),
                 with_losses: Percentiles::of(&times.with_losses()),
+                in_time: Some(stats.answered_in_time(*pair)),
             };
             (pair.as_str().to_owned(), report)
         })

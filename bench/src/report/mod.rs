@@ -539,6 +539,12 @@ pub(crate) mod tests {
         {
             assert!(text.contains(piece), "{piece}: {text}");
         }
+        assert!(!text.contains("in all"), "{text}");
+        let report = summary.failover.as_mut().unwrap();
+        report.events.push(report.events[0].clone());
+        report.outage_ms = 400.0;
+        let text = super::text(&summary, &stats);
+        assert!(text.contains("without a REPLY in all 400.0 ms"), "{text}");
     }
 
     #[test]

@@ -123,8 +123,8 @@ fn read_folder(folder: &Path) -> Result<Option<Stored>, StoredError> {
     if log.is_file() {
         add_log(&mut run, &log)?;
     } else if !texts.is_empty() {
-        for path in texts {
-            add_percentiles(&mut run, &path)?;
+        for (path, answered) in texts {
+            add_percentiles(&mut run, &path, answered.as_deref())?;
         }
     } else if run.summary.is_none() {
         return Ok(None);
@@ -132,14 +132,19 @@ fn read_folder(folder: &Path) -> Result<Option<Stored>, StoredError> {
     Ok(Some(run))
 }
 
-/// The percentile texts of a folder; of a pair with losses, the one with the losses.
-fn percentile_files(folder: &Path) -> Vec<PathBuf> {
+/// The percentile texts of a folder; of a pair with losses, the one with the losses and that of the
+/// answers alone.
+fn percentile_files(folder: &Path) -> Vec<(PathBuf, Option<PathBuf>)> {
     let named = Pair::ALL.iter().map(|pair| pair.as_str()).chain(["lag"]);
     named
         .filter_map(|name| {
             let with_losses = folder.join(format!("{name}.losses.hgrm"));
             let path = folder.join(format!("{name}.hgrm"));
-            [with_losses, path].into_iter().find(|path| path.is_file())
+            match (with_losses.is_file(), path.is_file()) {
+                (true, answered) => Some((with_losses, answered.then_some(path))),
+                (false, true) => Some((path, None)),
+                (false, false) => None,
+            }
         })
         .collect()
 }
@@ -150,7 +155,7 @@ fn read_file(path: &Path) -> Result<Stored, StoredError> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("json") => run = read_summary(path)?,
         Some("hlog") => add_log(&mut run, path)?,
-        Some("hgrm") => add_percentiles(&mut run, path)?,
+        Some("hgrm") => add_percentiles(&mut run, path, None)?,
         _ => return Err(StoredError::Unknown(path.into())),
     }
     Ok(run)
@@ -241,8 +246,13 @@ fn decode(entry: &IntervalLogHistogram<'_>) -> Result<Histogram<u64>, String> {
         .map_err(|error| format!("the histogram cannot be read: {error}"))
 }
 
-/// Adds the times of a percentile text, in us, as coarse as its steps.
-fn add_percentiles(run: &mut Stored, path: &Path) -> Result<(), StoredError> {
+/// Adds the times of a percentile text, in us, as coarse as its steps. `answered` is the text of the
+/// answers alone, if this is the one with the losses: how many there were says how many were lost.
+fn add_percentiles(
+    run: &mut Stored,
+    path: &Path,
+    answered: Option<&Path>,
+) -> Result<(), StoredError> {
     let kind = "percentile text";
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let track = Track::from_tag(stem.strip_suffix(".losses").unwrap_or(stem)).ok_or_else(|| {
@@ -252,13 +262,43 @@ fn add_percentiles(run: &mut Stored, path: &Path) -> Result<(), StoredError> {
             "its name is not that of a pair of messages, as reply.hgrm",
         )
     })?;
-    let times = parse_percentiles(&read(path)?)
-        .map_err(|reason| StoredError::contents(path, kind, reason))?;
+    let parse = |path: &Path| {
+        parse_percentiles(&read(path)?).map_err(|reason| StoredError::contents(path, kind, reason))
+    };
+    let times = parse(path)?;
+    if times.is_empty() {
+        return Err(StoredError::contents(path, kind, "there is no row in it"));
+    }
     let mut all = Times::new();
-    *all.track_mut(track) += times;
+    if let Track::Answered(pair) = track {
+        let told = run.summary.as_ref().and_then(|summary| summary.pairs.get(pair.as_str()));
+        let count = match (told, answered) {
+            (Some(report), _) => report.answered.count,
+            (None, Some(answered)) => parse(answered)?.len(),
+            (None, None) => times.len(),
+        };
+        let (answered, timed_out) = split(&times, count);
+        *all.track_mut(track) += answered;
+        *all.track_mut(Track::TimedOut(pair)) += timed_out;
+    } else {
+        *all.track_mut(track) += times;
+    }
     run.stats.add_times(&all);
     run.coarse = true;
     Ok(())
+}
+
+/// Tells the answers, of which there were so many, from the losses: those have been waited for the longest.
+fn split(times: &Histogram<u64>, mut answers: u64) -> (Histogram<u64>, Histogram<u64>) {
+    let (mut answered, mut timed_out) = (histogram(), histogram());
+    for step in times.iter_recorded() {
+        let (value, count) = (step.value_iterated_to(), step.count_at_value());
+        let of_answers = count.min(answers);
+        answers -= of_answers;
+        answered.saturating_record_n(value, of_answers);
+        timed_out.saturating_record_n(value, count - of_answers);
+    }
+    (answered, timed_out)
 }
 
 /// Each row stands for the values that came since the one before.
@@ -282,7 +322,7 @@ fn parse_percentiles(text: &str) -> Result<Histogram<u64>, String> {
         times.saturating_record_n(ns, total - before);
         before = total;
     }
-    if before == 0 { Err("there is no row in it".into()) } else { Ok(times) }
+    Ok(times)
 }
 
 #[cfg(test)]
@@ -334,6 +374,29 @@ mod tests {
             let (a, b) = (crate::number::float(a), crate::number::float(b));
             assert!((a / b - 1.0).abs() < 0.03, "{q}: {a} {b}");
         }
+    }
+
+    #[test]
+    fn losses_are_told_without_the_log() {
+        let judged = |folder: &Path| {
+            let run = read_runs(folder).unwrap().pop().unwrap();
+            let summary = run.summary.clone().unwrap_or_else(|| sample().0);
+            let slo: crate::slo::Slo = "reply.loss<0.1%,advertise.loss<0.1%".parse().unwrap();
+            slo.judge(&summary, &run.stats).iter().map(|own| own.measured.unwrap()).collect()
+        };
+        let (folder, ..) = stored();
+        fs::remove_file(folder.path().join(LOG)).unwrap();
+        let measured: Vec<f64> = judged(folder.path());
+        assert!((measured[0] - 0.2).abs() < 1e-9 && measured[1] == 0.0, "{measured:?}");
+        fs::remove_file(folder.path().join(SUMMARY)).unwrap();
+        let measured: Vec<f64> = judged(folder.path());
+        assert!((measured[0] - 0.2).abs() < 1e-9 && measured[1] == 0.0, "{measured:?}");
+        // If nothing was answered there are losses only.
+        let mut text = Vec::new();
+        write_hgrm(&mut text, &histogram()).unwrap();
+        fs::write(folder.path().join("request_reply.hgrm"), text).unwrap();
+        let measured: Vec<f64> = judged(folder.path());
+        assert!((measured[0] - 100.0).abs() < 1e-9, "{measured:?}");
     }
 
     #[test]

@@ -41,6 +41,16 @@ pub struct Stored {
     pub coarse: bool,
 }
 
+impl Stored {
+    /// Whether there are the times that its figures were made of.
+    #[must_use]
+    pub fn has_times(&self) -> bool {
+        let measured = self.summary.as_ref().is_some_and(|summary| !summary.pairs.is_empty());
+        let any = |pair: &Pair| !self.stats.pair(*pair).with_losses().is_empty();
+        !measured || Pair::ALL.iter().any(any)
+    }
+}
+
 /// Why a run cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoredError {

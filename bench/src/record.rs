@@ -344,7 +344,12 @@ fn join(seconds: &[Second]) -> Second {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{number::SECOND_NS, stats::Pair};
+    use crate::{
+        engine::{Choice, Engine, Patience, World},
+        message::Traffic,
+        number::SECOND_NS,
+        stats::Pair,
+    };
 
     fn recorder() -> Recorder {
         Recorder::start(Arc::default()).unwrap()
@@ -427,6 +432,29 @@ mod tests {
             drop(outlets);
             assert_eq!(recording.finish()[0].interval.started, 7);
         }
+    }
+
+    #[test]
+    fn a_generator_keeps_no_intervals_of_its_own() {
+        let traffic = Traffic {
+            na: true,
+            pd: false,
+            rapid_commit: false,
+            renew_share: 0.0,
+            choice: Choice::InTurn,
+            relay: None,
+        };
+        let (world, patience) = (World::new(1, 10, 1), Patience::once(SECOND_NS));
+        let mut engine = Engine::new(traffic, world, 16, patience, 1, 0);
+        let recorder = recorder();
+        let (mut outlets, recording) = recorder.begin(1, Live::new(true));
+        engine.record_to(outlets.remove(0));
+        for at in 1..=5 {
+            engine.tick(0, at * SECOND_NS);
+        }
+        assert_eq!(engine.stats().series, []);
+        drop(engine.finish());
+        assert_eq!(recording.finish().len(), 5);
     }
 
     #[test]

@@ -220,6 +220,8 @@ impl Engine {
         let (outstanding, holding) = (self.outstanding(), self.world.clients.holding());
         let interval = self.stats.tick(begin, now, outstanding, holding);
         if let Some(outlet) = &mut self.outlet {
+            // The recorder keeps it; a run of days is not to grow here.
+            self.stats.series.pop();
             outlet.hand_over(&mut self.stats, interval);
         }
         interval

@@ -157,6 +157,12 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
     if rate > 0.0 && rate <= 1e8 { Ok(rate) } else { Err("must be above 0, at most 1e8".into()) }
 }
 
+/// Length of an interval, seconds. In less the recorder cannot work one out.
+pub(super) fn interval(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (0.1..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("0.1 to 86400".into()) }
+}
+
 pub(super) fn share(text: &str) -> Result<f64, String> {
     let share: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("must be between 0 and 1".into()) }

@@ -190,6 +190,8 @@ mod tests {
             "gemel-bench run -i eth1 --rate 5 --renew-share 1.5",
             "gemel-bench run -i eth1 --rate 5 --slo p99",
             "gemel-bench run -i eth1 --rate 5 --relay 33",
+            "gemel-bench soak -i eth1 --interval 1e-10",
+            "gemel-bench soak -i eth1 --interval NaN",
             "gemel-bench view",
             "gemel-bench diff one",
             "gemel-bench failover -i eth1 --at reboot",

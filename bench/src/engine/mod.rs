@@ -246,7 +246,10 @@ impl Engine {
 
     /// Ends the run: the world for the next one, and the figures.
     #[must_use]
-    pub fn finish(self) -> (World, Stats) {
+    pub fn finish(mut self) -> (World, Stats) {
+        if let Some(outlet) = self.outlet.take() {
+            outlet.finish(&mut self.stats);
+        }
         let mut world = self.world;
         world.used = Some(self.slots.used());
         for at in 0..self.slots.len() {

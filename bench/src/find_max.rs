@@ -161,8 +161,13 @@ impl Search {
             if bad.is_finite() && (bad - good <= self.precision * bad || bad < 1.0) {
                 break;
             }
-            rate =
+            let next =
                 if bad.is_finite() { f64::midpoint(good, bad) } else { (rate * 2.0).min(self.to) };
+            // No rate lies between them, whatever the precision.
+            if next <= good || next >= bad {
+                break;
+            }
+            rate = next;
         }
         Ok(Found { max_per_s: good, limited_by, steps, summary: best })
     }
@@ -196,6 +201,16 @@ mod tests {
             assert!(found.max_per_s <= limit && found.max_per_s > limit * 0.97, "{found:?}");
             assert_eq!(found.limited_by, LimitedBy::Server);
             assert!(found.steps.len() < 25);
+        }
+    }
+
+    #[test]
+    fn a_precision_that_cannot_be_had_is_no_endless_search() {
+        for precision in [0.0, -1.0, f64::NAN] {
+            let search = Search { precision, ..search() };
+            let found = search.find(server(1500.0, 1e9), |_| ()).unwrap();
+            assert!((found.max_per_s - 1500.0).abs() < 1e-6, "{}", found.max_per_s);
+            assert!(found.steps.len() < 70, "{}", found.steps.len());
         }
     }
 

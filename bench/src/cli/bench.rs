@@ -319,8 +319,11 @@ impl<'a> Bench<'a> {
                 Choice::Returning(share) => Some(share),
                 _ => None,
             },
-            timeout_ms: args.timeout_ms(),
+            timeout_ms: phase
+                .by_rfc
+                .map_or_else(|| args.timeout_ms(), |seconds| whole(seconds * 1e3)),
             retransmit_ms: args.retransmit,
+            by_rfc: phase.by_rfc.is_some(),
             any_server_ms: args.any_server,
             interface: self.interface.name.clone(),
             server: self.server.to_string(),

@@ -106,11 +106,12 @@ fn storm(
     let clients = u64::from(clients);
     let pace =
         if args.within > 0.0 { Pace::Rate(float(clients) / args.within) } else { Pace::AtOnce };
-    // The schedule ends with the last client, not before.
-    let mut phase = Phase::new(bench, pace, args.within + 1.0);
+    // The schedule ends with the last client, not before, unless the run does.
+    let seconds = args.seconds.max(args.within);
+    let mut phase = Phase::new(bench, pace, seconds);
     phase.exchanges = Some(clients);
     phase.traffic.choice = choice;
-    phase.by_rfc = Some(args.seconds.max(args.within));
+    phase.by_rfc = Some(seconds);
     let outcome = bench.run(phase, &Live::new(bench.args.quiet))?;
     let report = StormReport::new(clients, args.within, &outcome.stats, &outcome.span);
     Ok((outcome, report))

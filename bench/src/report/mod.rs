@@ -63,6 +63,9 @@ pub struct Setup {
     /// When a message is sent again for the first time, milliseconds.
     #[serde(default)]
     pub retransmit_ms: Option<u64>,
+    /// Clients send again as RFC 8415 section 15 has it, and for as long as the run goes.
+    #[serde(default)]
+    pub by_rfc: bool,
     /// When clients turn from one server to any, milliseconds.
     #[serde(default)]
     pub any_server_ms: Option<u64>,
@@ -239,6 +242,18 @@ pub struct Measured<'a> {
     pub started_at: u64,
     /// By which port.
     pub port: PortInfo,
+}
+
+impl Setup {
+    /// When messages are sent again, in words.
+    #[must_use]
+    pub fn sent_again(&self) -> String {
+        match self.retransmit_ms {
+            _ if self.by_rfc => "as RFC 8415 has it".into(),
+            Some(ms) => format!("after {ms} ms"),
+            None => "never".into(),
+        }
+    }
 }
 
 impl Summary {
@@ -475,6 +490,7 @@ pub(crate) mod tests {
             returning: None,
             timeout_ms: 1000,
             retransmit_ms: None,
+            by_rfc: false,
             any_server_ms: None,
             interface: "eth9".into(),
             server: "ff02::1:2".into(),

@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     str::FromStr as _,
 };
 
 use base64::Engine as _;
+use flate2::read::ZlibDecoder;
 use hdrhistogram::{
     Histogram,
     serialization::{
@@ -251,9 +253,30 @@ fn decode(entry: &IntervalLogHistogram<'_>) -> Result<Histogram<u64>, String> {
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(entry.encoded_histogram())
         .map_err(|error| format!("the histogram is no base64: {error}"))?;
+    if counts_len(&bytes).is_some_and(|len| len > COUNTS_MAX) {
+        return Err("the histogram says that it is too large".into());
+    }
     Deserializer::new()
         .deserialize(&mut bytes.as_slice())
         .map_err(|error| format!("the histogram cannot be read: {error}"))
+}
+
+/// Octets of counts that a histogram may have, many times what one of ours can have. Its reader makes
+/// room for whatever the header says, before it has seen any.
+const COUNTS_MAX: u32 = 16 << 20;
+
+/// The length of the counts as the header of an encoded histogram has it; none if there is no header.
+fn counts_len(bytes: &[u8]) -> Option<u32> {
+    // Of HdrHistogram's V2 format with deflate.
+    const COMPRESSED: [u8; 4] = 0x1c84_9314_u32.to_be_bytes();
+    let mut header = [0; 8];
+    match bytes.split_first_chunk::<8>()? {
+        (outer, deflated) if outer.starts_with(&COMPRESSED) => {
+            ZlibDecoder::new(deflated).read_exact(&mut header).ok()?;
+        }
+        (plain, _) => header = *plain,
+    }
+    header.last_chunk().map(|len| u32::from_be_bytes(*len))
 }
 
 /// Adds the times of a percentile text, in us, as coarse as its steps. `answered` is the text of the
@@ -432,6 +455,28 @@ mod tests {
         assert_eq!(log.stats.pair(Pair::Exchange).with_losses().len(), 1000);
         let text = one("exchange.losses.hgrm");
         assert_eq!(text.stats.pair(Pair::Exchange).answered.len(), 1000);
+    }
+
+    /// 40 octets that say that 4 GiB follow.
+    #[test]
+    fn a_log_cannot_make_a_reader_take_all_memory() {
+        let mut header = 0x1c84_9313_u32.to_be_bytes().to_vec();
+        header.extend(u32::MAX.to_be_bytes());
+        header.extend([0; 32]);
+        let mut deflated = Vec::new();
+        let mut encoder = flate2::read::ZlibEncoder::new(&header[..], flate2::Compression::fast());
+        encoder.read_to_end(&mut deflated).unwrap();
+        let mut outer = 0x1c84_9314_u32.to_be_bytes().to_vec();
+        outer.extend(u32::try_from(deflated.len()).unwrap().to_be_bytes());
+        outer.extend(deflated);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.hlog");
+        for bytes in [header, outer] {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(bytes);
+            fs::write(&path, format!("Tag=exchange,0.0,1.0,2.0,{encoded}\n")).unwrap();
+            let error = read_runs(&path).unwrap_err().to_string();
+            assert!(error.contains("too large"), "{error}");
+        }
     }
 
     #[test]

@@ -146,6 +146,18 @@ mod tests {
     }
 
     #[test]
+    fn packets_takes_nothing_that_it_would_not_heed() {
+        for option in
+            ["--queues 0,1", "--slo p99<1s", "--out x", "--prometheus [::1]:0", "--grants x"]
+        {
+            let line = format!("gemel-bench packets -i eth1 {option}");
+            let Command::Packets(args) = parse(&line).unwrap().command else { panic!("packets") };
+            let error = packets::packets(&args).unwrap_err().to_string();
+            assert!(error.ends_with(option.split(' ').next().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
     fn usage_is_checked() {
         for good in [
             "gemel-bench run -i eth1 --rate 1000",

@@ -247,6 +247,7 @@ fn settings(summary: &Summary) -> Vec<(&'static str, String)> {
         ("share of renewals", setup.renew_share.to_string()),
         ("number of relay agents", setup.relay_depth.to_string()),
         ("time-out", format!("{} ms", setup.timeout_ms)),
+        ("sent again", setup.sent_again()),
         ("mode", summary.mode.clone()),
         ("processor", format!("{}, {} cores", environment.cpu, environment.cores)),
         ("kernel", environment.kernel.clone()),

@@ -55,7 +55,8 @@ pub struct FailoverReport {
     pub events: Vec<EventReport>,
     /// `takeover_ms` of the first event that has one.
     pub takeover_ms: Option<f64>,
-    /// The longest outage after any event.
+    /// The longest time without any REPLY from the first event to the end of the load, whatever
+    /// happened in between.
     pub outage_ms: f64,
     /// Leases that two clients held at the same time.
     pub duplicates: u64,
@@ -95,6 +96,10 @@ impl FailoverReport {
         span: &Span,
         mclt: Option<u32>,
     ) -> Self {
+        let outage_ms = events.first().map_or(0.0, |first| {
+            let after = &replies[replies.partition_point(|seen| seen.at < first.started)..];
+            float(silence(first.started, span.sent.max(first.started), after)) / 1e6
+        });
         let events: Vec<EventReport> = events
             .iter()
             .enumerate()
@@ -105,7 +110,7 @@ impl FailoverReport {
             .collect();
         Self {
             takeover_ms: events.iter().find_map(|event| event.takeover_ms),
-            outage_ms: events.iter().map(|event| event.outage_ms).fold(0.0, f64::max),
+            outage_ms,
             duplicates: world.violations(Violation::Duplicate),
             renumbered: world.violations(Violation::Renumbered),
             forgotten: world.violations(Violation::BindingForgotten),
@@ -140,12 +145,6 @@ fn report(
         }
     }
     let within = &after[..after.partition_point(|seen| seen.at < until)];
-    let mut last = event.started;
-    let mut outage = 0;
-    for at in within.iter().map(|seen| seen.at).chain([until]) {
-        outage = outage.max(at.saturating_sub(last));
-        last = at;
-    }
     EventReport {
         name: event.name.clone(),
         started_s: seconds(event.started.saturating_sub(begin)),
@@ -154,10 +153,21 @@ fn report(
         server_before: main.and_then(|main| name(servers, main)),
         takeover_ms: takeover.map(|seen| ms(event.started, seen.at)),
         takeover_from_end_ms: takeover.map(|seen| ms(event.finished, seen.at)),
-        outage_ms: float(outage) / 1e6,
+        outage_ms: float(silence(event.started, until, within)) / 1e6,
         silent: within.is_empty(),
         first_reply_ms,
     }
+}
+
+/// The longest time without a REPLY between two moments, ns.
+fn silence(from: u64, until: u64, replies: &[ReplySeen]) -> u64 {
+    let (mut last, mut longest) = (from, 0);
+    let within = replies.iter().map(|seen| seen.at).take_while(|at| *at < until);
+    for at in within.chain([until]) {
+        longest = longest.max(at.saturating_sub(last));
+        last = at;
+    }
+    longest
 }
 
 /// The server that gave most leases in the second before `now`; if nobody gave any, the last one that did.
@@ -269,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_ends_with_the_next_event_or_the_load() {
+    fn an_outage_of_an_event_ends_with_the_next_one_or_the_load() {
         let replies = every(MS, 0, 2001 * MS, 0, false);
         let report = analyse(
             &[event("a", 2000 * MS, 2000 * MS), event("b", 4000 * MS, 9000 * MS)],
@@ -278,12 +288,27 @@ mod tests {
         assert_eq!(report.events[0].outage_ms, 2000.0);
         assert_eq!(report.events[1].outage_ms, 6000.0, "until the load ends");
         assert!(report.events[1].silent && !report.events[0].silent);
-        assert_eq!(report.outage_ms, 6000.0);
+        assert_eq!(report.outage_ms, 8000.0, "clients do not care for events");
         assert_eq!(
             report.events[1].server_before.as_deref(),
             Some(hex(PRIMARY).as_str()),
             "the last one that served, long ago"
         );
+    }
+
+    #[test]
+    fn an_event_does_not_cut_the_outage_of_the_run() {
+        // The server is killed at 5 s, started at 7 s, and answers at 9 s.
+        let mut replies = every(MS, 0, 5000 * MS, 0, false);
+        replies.extend(every(MS, 9000 * MS, 12_000 * MS, 0, false));
+        let (kill, start) =
+            (event("kill", 5000 * MS, 5000 * MS), event("start", 7000 * MS, 7000 * MS));
+        let report = analyse(&[kill, start], &replies);
+        assert_eq!(report.events.iter().map(|e| e.outage_ms).collect::<Vec<_>>(), [2000.0; 2]);
+        assert_eq!(report.outage_ms, 4000.0);
+        // What came before the first event, and after the load, is not of interest.
+        assert_eq!(analyse(&[event("late", 9500 * MS, 9500 * MS)], &replies).outage_ms, 1.0);
+        assert_eq!(analyse(&[], &[]).outage_ms, 0.0);
     }
 
     #[test]

@@ -154,14 +154,20 @@ impl Search {
                     break;
                 }
             } else {
-                limited_by = if within { LimitedBy::Generator } else { LimitedBy::Server };
+                // What a generator that is too slow measured says nothing of the server.
+                limited_by = if summary.valid { LimitedBy::Server } else { LimitedBy::Generator };
                 bad = rate;
             }
             if bad.is_finite() && (bad - good <= self.precision * bad || bad < 1.0) {
                 break;
             }
-            rate =
+            let next =
                 if bad.is_finite() { f64::midpoint(good, bad) } else { (rate * 2.0).min(self.to) };
+            // No rate lies between them, whatever the precision.
+            if next <= good || next >= bad {
+                break;
+            }
+            rate = next;
         }
         Ok(Found { max_per_s: good, limited_by, steps, summary: best })
     }
@@ -199,6 +205,16 @@ mod tests {
     }
 
     #[test]
+    fn a_precision_that_cannot_be_had_is_no_endless_search() {
+        for precision in [0.0, -1.0, f64::NAN] {
+            let search = Search { precision, ..search() };
+            let found = search.find(server(1500.0, 1e9), |_| ()).unwrap();
+            assert!((found.max_per_s - 1500.0).abs() < 1e-6, "{}", found.max_per_s);
+            assert!(found.steps.len() < 70, "{}", found.steps.len());
+        }
+    }
+
+    #[test]
     fn objectives_limit_the_rate() {
         let (template, stats) = sample();
         let slo: crate::slo::Slo = "p99<1s,rate>1e9".parse().unwrap();
@@ -222,6 +238,8 @@ mod tests {
         assert_eq!((found.max_per_s, found.limited_by), (1e6, LimitedBy::Range));
         let found = search().find(server(1e9, 50_000.0), |_| ()).unwrap();
         assert_eq!(found.limited_by, LimitedBy::Generator);
+        let found = search().find(server(50_000.0, 50_000.0), |_| ()).unwrap();
+        assert_eq!(found.limited_by, LimitedBy::Generator, "not valid, and lossy for that reason");
         let found = search().find(server(0.0, 1e9), |_| ()).unwrap();
         assert_eq!((found.max_per_s, found.summary), (0.0, None));
         let (mut broken, _) = sample();

@@ -166,7 +166,7 @@ pub fn run(
                 }
             }
             let stopping = stop.load(Ordering::Relaxed);
-            if stopping || schedule.finished(now) {
+            if stopping || schedule.finished(now) || engine.is_over(now) {
                 interrupted = stopping;
                 sent = Some(now);
                 engine.stop_starting();

@@ -5,10 +5,10 @@
 
 use std::{
     fmt,
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hdrhistogram::Histogram;
@@ -280,9 +280,41 @@ pub fn serve(address: SocketAddr, published: Arc<Published>) -> io::Result<Socke
     Ok(bound)
 }
 
+/// A connection with a time at which it ends, however much of it is still to come.
+#[derive(Clone, Copy)]
+struct Bounded<'a> {
+    stream: &'a TcpStream,
+    until: Instant,
+}
+
+impl Bounded<'_> {
+    fn time_left(&self) -> io::Result<Option<Duration>> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        // No time at all would mean no limit.
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.time_left()?)?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.time_left()?)?;
+        self.stream.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
 fn answer(stream: &TcpStream, published: &Arc<Published>) -> io::Result<()> {
-    stream.set_read_timeout(Some(REQUEST_TIME))?;
-    stream.set_write_timeout(Some(REQUEST_TIME))?;
+    let mut stream = Bounded { stream, until: Instant::now() + REQUEST_TIME };
     let mut reader = BufReader::new(stream.take(REQUEST_MAX));
     let mut request = String::new();
     reader.read_line(&mut request)?;
@@ -305,7 +337,6 @@ fn answer(stream: &TcpStream, published: &Arc<Published>) -> io::Result<()> {
         ("GET" | "HEAD", _) => ("404 Not Found", plain, "there is only /metrics\n".into()),
         _ => ("405 Method Not Allowed", plain, "only GET\n".into()),
     };
-    let mut stream = stream;
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -401,5 +432,22 @@ mod tests {
         // Somebody who says nothing and goes does no harm.
         drop(TcpStream::connect(address).unwrap());
         assert!(ask(address, "GET / HTTP/1.1\r\n\r\n").contains("/metrics"));
+    }
+
+    #[test]
+    fn somebody_who_does_not_come_to_an_end_does_not_keep_others_waiting() {
+        let address = serve("[::1]:0".parse().unwrap(), published()).unwrap();
+        let began = Instant::now();
+        let mut slow = TcpStream::connect(address).unwrap();
+        let dripping = std::thread::spawn(move || {
+            let mut sent = 0;
+            while sent < 600 && slow.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+                sent += 1;
+            }
+        });
+        assert!(ask(address, "GET / HTTP/1.1\r\n\r\n").contains("/metrics"));
+        assert!(began.elapsed() < 3 * REQUEST_TIME, "{:?}", began.elapsed());
+        dripping.join().unwrap();
     }
 }

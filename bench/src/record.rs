@@ -31,6 +31,9 @@ use crate::{
 /// two hours in seconds.
 const SECONDS_MAX: usize = if cfg!(test) { 200 } else { 7200 };
 
+/// So many sets of histograms a generator has at most: how many intervals the recorder may be behind.
+const SETS_MAX: u32 = 8;
+
 /// An interval that is shorter than this, in seconds, is what was left at the end: not on show.
 const SHORT_S: f64 = 0.2;
 
@@ -130,13 +133,39 @@ pub struct Outlet {
     number: u32,
     out: Sender<Part>,
     back: Receiver<Box<Times>>,
+    /// Sets of histograms that may still be made.
+    spare: u32,
+    /// What has ended while none was to be had; its times are still with the generator.
+    held: Option<Interval>,
 }
 
 impl Outlet {
     /// Hands over the interval that has just ended. Does not wait; allocates only while the recorder
-    /// is behind.
+    /// is behind, and not for ever: then this interval and the next become one.
     pub fn hand_over(&mut self, stats: &mut Stats, interval: Interval) {
-        let empty = self.back.try_recv().unwrap_or_default();
+        let interval = match self.held.take() {
+            Some(before) => joined(&before, &interval, false),
+            None => interval,
+        };
+        let empty = self.back.try_recv().ok().or_else(|| {
+            self.spare = self.spare.checked_sub(1)?;
+            Some(Box::default())
+        });
+        match empty {
+            Some(empty) => self.send(stats, interval, empty),
+            None => self.held = Some(interval),
+        }
+        self.number += 1;
+    }
+
+    /// The run is over: hands over what is left.
+    pub fn finish(mut self, stats: &mut Stats) {
+        if let Some(interval) = self.held.take() {
+            self.send(stats, interval, Box::default());
+        }
+    }
+
+    fn send(&self, stats: &mut Stats, interval: Interval, empty: Box<Times>) {
         let part = Part {
             generator: self.generator,
             number: self.number,
@@ -144,7 +173,6 @@ impl Outlet {
             counters: *stats.counters(),
             times: stats.swap_times(empty),
         };
-        self.number += 1;
         // The recorder ends after the generators; if it had panicked, the figures would still count.
         let _ = self.out.send(part);
     }
@@ -199,7 +227,15 @@ impl Recorder {
                 // One is at work here while the other one fills.
                 let _ = back.send(Box::default());
                 backs.push(back);
-                Outlet { generator, number: 0, out: out.clone(), back: returned }
+                Outlet {
+                    generator,
+                    number: 0,
+                    out: out.clone(),
+                    back: returned,
+                    // The generator has one, and one is on its way.
+                    spare: SETS_MAX - 2,
+                    held: None,
+                }
             })
             .collect();
         let _ = self.jobs.send(Job { parts, backs, live, done });
@@ -344,7 +380,12 @@ fn join(seconds: &[Second]) -> Second {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{number::SECOND_NS, stats::Pair};
+    use crate::{
+        engine::{Choice, Engine, Patience, World},
+        message::Traffic,
+        number::SECOND_NS,
+        stats::Pair,
+    };
 
     fn recorder() -> Recorder {
         Recorder::start(Arc::default()).unwrap()
@@ -429,6 +470,51 @@ mod tests {
         }
     }
 
+    /// As if the recorder never came round: nothing is lost, and memory is bounded.
+    #[test]
+    fn a_recorder_that_is_behind_gets_fewer_and_longer_intervals() {
+        let (out, parts) = channel();
+        let (_back, returned) = channel();
+        let (generator, number, spare, held) = (0, 0, 3, None);
+        let mut outlet = Outlet { generator, number, out, back: returned, spare, held };
+        let mut stats = Stats::new(0);
+        for at in 1..=20 {
+            second(&mut stats, &mut outlet, at, 10, 100);
+        }
+        outlet.finish(&mut stats);
+        let parts: Vec<Part> = parts.iter().collect();
+        let numbers: Vec<_> = parts.iter().map(|part| part.number).collect();
+        assert_eq!(numbers, [0, 1, 2, 20], "each with its place in time");
+        let started: Vec<_> = parts.iter().map(|part| part.interval.started).collect();
+        assert_eq!(started, [10, 10, 10, 170]);
+        let last = &parts[3];
+        assert_eq!((last.interval.length_s, last.interval.at_s), (17.0, 20.0));
+        assert_eq!(last.times.pair(Pair::RequestReply).answered.len(), 170);
+    }
+
+    #[test]
+    fn a_generator_keeps_no_intervals_of_its_own() {
+        let traffic = Traffic {
+            na: true,
+            pd: false,
+            rapid_commit: false,
+            renew_share: 0.0,
+            choice: Choice::InTurn,
+            relay: None,
+        };
+        let (world, patience) = (World::new(1, 10, 1), Patience::once(SECOND_NS));
+        let mut engine = Engine::new(traffic, world, 16, patience, 1, 0);
+        let recorder = recorder();
+        let (mut outlets, recording) = recorder.begin(1, Live::new(true));
+        engine.record_to(outlets.remove(0));
+        for at in 1..=5 {
+            engine.tick(0, at * SECOND_NS);
+        }
+        assert_eq!(engine.stats().series, []);
+        drop(engine.finish());
+        assert_eq!(recording.finish().len(), 5);
+    }
+
     #[test]
     fn a_long_run_is_kept_in_longer_intervals() {
         let recorder = recorder();
@@ -438,7 +524,7 @@ mod tests {
         for at in 1..=seconds_run {
             second(&mut stats, &mut outlets[0], at, 1, 100);
         }
-        drop(outlets);
+        outlets.remove(0).finish(&mut stats);
         let seconds = recording.finish();
         assert!(seconds.len() <= SECONDS_MAX);
         let sum = |value: fn(&Interval) -> u64| -> u64 {

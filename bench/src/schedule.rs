@@ -165,7 +165,9 @@ impl Schedule {
                 Kind::Rate { next, .. } | Kind::Ramp { next, .. } => {
                     next >= self.end && now >= self.end
                 }
-                Kind::Window(_) | Kind::AtOnce { .. } => now >= self.end,
+                Kind::Window(_) => now >= self.end,
+                // All were due at the start, however long it takes to send them.
+                Kind::AtOnce { .. } => false,
             }
     }
 }
@@ -241,6 +243,16 @@ mod tests {
     #[test]
     fn at_once_means_the_same_moment_for_all() {
         assert_eq!(dues(Schedule::new(Pace::AtOnce, 9, SECOND_NS, Some(4))), [9; 4]);
+    }
+
+    #[test]
+    fn who_was_due_at_once_is_begun_however_late() {
+        let mut schedule = Schedule::new(Pace::AtOnce, 9, SECOND_NS, Some(2));
+        schedule.advance();
+        assert!(!schedule.finished(5 * SECOND_NS), "one is left");
+        assert_eq!(schedule.due(5 * SECOND_NS, 1), Some(9));
+        schedule.advance();
+        assert!(schedule.finished(5 * SECOND_NS));
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Without a pair, times are those of the whole exchange. Losses count as time-outs. What was not
-//! measured at all is missed, and so is everything if the run is not valid.
+//! measured at all is missed, and so is everything if the run is not valid. Of a stored summary without
+//! its times there are the percentiles that stand in it, and no others.
 
 use std::{fmt, str::FromStr};
 
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     number::{float, micros, ratio},
-    report::Summary,
+    report::{PairReport, Percentiles, Summary},
     stats::{Pair, Stats},
 };
 
@@ -143,6 +144,38 @@ impl Objective {
     }
 
     fn measured(&self, summary: &Summary, stats: &Stats) -> Option<f64> {
+        let pair = self.pair.or_else(|| summary.overall_pair());
+        let is_known = pair.is_some_and(|pair| !stats.pair(pair).with_losses().is_empty());
+        match pair.and_then(|pair| summary.pairs.get(pair.as_str())).filter(|_| !is_known) {
+            Some(report) => self.told(summary, report),
+            None => self.counted(summary, stats),
+        }
+    }
+
+    /// As a summary has it, without the times.
+    fn told(&self, summary: &Summary, report: &PairReport) -> Option<f64> {
+        let Percentiles { count, mean_us, p50_us, p90_us, p99_us, p999_us, max_us } =
+            report.with_losses;
+        let known =
+            [(50.0, p50_us), (90.0, p90_us), (99.0, p99_us), (99.9, p999_us), (100.0, max_us)];
+        let is_of_pair = self.pair.is_some();
+        match self.measure {
+            Measure::Percentile(percentile) => {
+                known.iter().find(|(own, _)| (own - percentile).abs() < 1e-9).map(|(_, us)| *us)
+            }
+            Measure::Mean => Some(mean_us),
+            Measure::Max => Some(max_us),
+            Measure::Loss if is_of_pair => {
+                Some(ratio(count.saturating_sub(report.answered.count), count) * 100.0)
+            }
+            Measure::Rate if is_of_pair => (summary.duration_s > 0.0)
+                .then(|| Some(float(report.in_time?) / summary.duration_s))
+                .flatten(),
+            _ => self.counted(summary, &Stats::new(0)),
+        }
+    }
+
+    fn counted(&self, summary: &Summary, stats: &Stats) -> Option<f64> {
         let failover = summary.failover.as_ref();
         let times = |of: fn(&Histogram<u64>, f64) -> f64, percentile: f64| {
             let pair = self.pair.or_else(|| summary.overall_pair())?;
@@ -166,7 +199,7 @@ impl Objective {
             Measure::Rate => match self.pair {
                 None => Some(summary.exchanges_per_s),
                 Some(pair) => (summary.duration_s > 0.0)
-                    .then(|| float(stats.pair(pair).answered.len()) / summary.duration_s),
+                    .then(|| float(stats.answered_in_time(pair)) / summary.duration_s),
             },
             Measure::Takeover => failover?.takeover_ms.map(|ms| ms * 1e3),
             Measure::Outage => failover.map(|report| report.outage_ms * 1e3),
@@ -370,10 +403,46 @@ mod tests {
         ] {
             assert_eq!(judge(&summary, missed), [false], "{missed}");
         }
+        let mut late = stats.clone();
+        late.load_ends();
+        (0..500).for_each(|_| late.answered(Pair::RequestReply, 5_000));
+        let report = &"reply.rate>1".parse::<Slo>().unwrap().judge(&summary, &late)[0];
+        assert!(
+            report.measured.unwrap() < 500.0,
+            "answers after the load make no rate: {report:?}"
+        );
         summary.valid = false;
         assert_eq!(judge(&summary, "p99<1s,loss<1%"), [false, false], "figures of the generator");
         summary.failover = None;
         assert_eq!(judge(&summary, "takeover<100s"), [false]);
+    }
+
+    #[test]
+    fn a_summary_alone_is_judged_by_what_stands_in_it() {
+        let (summary, stats) = sample();
+        let judge = |text: &str, stats: &Stats| {
+            let report = text.parse::<Slo>().unwrap().judge(&summary, stats).remove(0);
+            report.measured
+        };
+        for text in [
+            "p50<1s",
+            "p99<1s",
+            "reply.p99.9<5s",
+            "advertise.max<1s",
+            "p100<5s",
+            "mean<1s",
+            "loss<1%",
+            "reply.loss<1%",
+            "rate>1",
+            "reply.rate>1",
+        ] {
+            let (with, without) = (judge(text, &stats).unwrap(), judge(text, &Stats::new(0)));
+            let without = without.unwrap_or(f64::NAN);
+            assert!((with - without).abs() <= with * 1e-3, "{text}: {with} {without}");
+        }
+        for text in ["p95<1s", "renew.p99<1s", "renew.loss<1%", "takeover<1s"] {
+            assert_eq!(judge(text, &Stats::new(0)), None, "{text}");
+        }
     }
 
     fn objective() -> impl Strategy<Value = (String, f64)> {

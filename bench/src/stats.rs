@@ -269,6 +269,8 @@ pub struct Stats {
     interval_base: Counters,
     /// Times of the current interval.
     times: Box<Times>,
+    /// Answers by pair while exchanges were begun, once that is over.
+    in_time: Option<Vec<u64>>,
 }
 
 /// All counters, by [`Counter`].
@@ -333,7 +335,26 @@ impl Stats {
             interval_begin: now,
             interval_base: [0; Counter::ALL.len()],
             times: Box::default(),
+            in_time: None,
         }
+    }
+
+    /// From here on no exchanges are begun: what is still answered makes no rate.
+    pub fn load_ends(&mut self) {
+        let counts = Pair::ALL.iter().map(|pair| self.pair(*pair).answered.len());
+        self.in_time = Some(counts.collect());
+    }
+
+    /// Puts in the counts of [`Self::answered_in_time`] that were stored.
+    pub fn set_in_time(&mut self, counts: Vec<u64>) {
+        self.in_time = Some(counts);
+    }
+
+    /// How many messages of a pair were answered while exchanges were begun.
+    #[must_use]
+    pub fn answered_in_time(&self, pair: Pair) -> u64 {
+        let counted = self.in_time.as_ref().and_then(|counts| counts.get(pair as usize));
+        counted.copied().unwrap_or_else(|| self.pair(pair).answered.len())
     }
 
     /// Adds one.
@@ -457,6 +478,8 @@ impl Stats {
         if let Some(theirs) = &other.served {
             *self.served.get_or_insert_with(histogram) += theirs;
         }
+        let in_time = |pair: &Pair| self.answered_in_time(*pair) + other.answered_in_time(*pair);
+        self.in_time = Some(Pair::ALL.iter().map(in_time).collect());
         for (mine, theirs) in self.counters.iter_mut().zip(other.counters) {
             *mine += theirs;
         }
@@ -526,5 +549,23 @@ mod tests {
         assert_eq!(a.get(Counter::Completed), 3);
         assert_eq!(a.pair(Pair::Exchange).answered.len(), 1);
         assert_eq!(a.lag.len(), 1);
+    }
+
+    #[test]
+    fn answers_after_the_load_are_not_in_time() {
+        let (mut a, mut b) = (Stats::new(0), Stats::new(0));
+        for stats in [&mut a, &mut b] {
+            stats.answered(Pair::RequestReply, 5);
+            stats.answered(Pair::RequestReply, 5);
+            stats.load_ends();
+            stats.answered(Pair::RequestReply, 5);
+        }
+        assert_eq!(a.answered_in_time(Pair::RequestReply), 2);
+        a.merge(&b);
+        assert_eq!(
+            (a.answered_in_time(Pair::RequestReply), a.answered_in_time(Pair::RenewReply)),
+            (4, 0)
+        );
+        assert_eq!(a.pair(Pair::RequestReply).answered.len(), 6);
     }
 }

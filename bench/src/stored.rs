@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     str::FromStr as _,
 };
 
 use base64::Engine as _;
+use flate2::read::ZlibDecoder;
 use hdrhistogram::{
     Histogram,
     serialization::{
@@ -39,6 +41,16 @@ pub struct Stored {
     pub stats: Stats,
     /// The times were read from percentiles and are as coarse as those.
     pub coarse: bool,
+}
+
+impl Stored {
+    /// Whether there are the times that its figures were made of.
+    #[must_use]
+    pub fn has_times(&self) -> bool {
+        let measured = self.summary.as_ref().is_some_and(|summary| !summary.pairs.is_empty());
+        let any = |pair: &Pair| !self.stats.pair(*pair).with_losses().is_empty();
+        !measured || Pair::ALL.iter().any(any)
+    }
 }
 
 /// Why a run cannot be read.
@@ -123,8 +135,8 @@ fn read_folder(folder: &Path) -> Result<Option<Stored>, StoredError> {
     if log.is_file() {
         add_log(&mut run, &log)?;
     } else if !texts.is_empty() {
-        for path in texts {
-            add_percentiles(&mut run, &path)?;
+        for (path, answered) in texts {
+            add_percentiles(&mut run, &path, answered.as_deref())?;
         }
     } else if run.summary.is_none() {
         return Ok(None);
@@ -132,14 +144,19 @@ fn read_folder(folder: &Path) -> Result<Option<Stored>, StoredError> {
     Ok(Some(run))
 }
 
-/// The percentile texts of a folder; of a pair with losses, the one with the losses.
-fn percentile_files(folder: &Path) -> Vec<PathBuf> {
+/// The percentile texts of a folder; of a pair with losses, the one with the losses and that of the
+/// answers alone.
+fn percentile_files(folder: &Path) -> Vec<(PathBuf, Option<PathBuf>)> {
     let named = Pair::ALL.iter().map(|pair| pair.as_str()).chain(["lag"]);
     named
         .filter_map(|name| {
             let with_losses = folder.join(format!("{name}.losses.hgrm"));
             let path = folder.join(format!("{name}.hgrm"));
-            [with_losses, path].into_iter().find(|path| path.is_file())
+            match (with_losses.is_file(), path.is_file()) {
+                (true, answered) => Some((with_losses, answered.then_some(path))),
+                (false, true) => Some((path, None)),
+                (false, false) => None,
+            }
         })
         .collect()
 }
@@ -150,7 +167,7 @@ fn read_file(path: &Path) -> Result<Stored, StoredError> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("json") => run = read_summary(path)?,
         Some("hlog") => add_log(&mut run, path)?,
-        Some("hgrm") => add_percentiles(&mut run, path)?,
+        Some("hgrm") => add_percentiles(&mut run, path, None)?,
         _ => return Err(StoredError::Unknown(path.into())),
     }
     Ok(run)
@@ -171,6 +188,11 @@ fn read_summary(path: &Path) -> Result<Stored, StoredError> {
         }
     }
     stats.series.clone_from(&summary.series);
+    let in_time = |pair: &Pair| summary.pairs.get(pair.as_str()).map_or(Some(0), |own| own.in_time);
+    // An earlier version did not count them.
+    if let Some(counts) = Pair::ALL.iter().map(in_time).collect() {
+        stats.set_in_time(counts);
+    }
     Ok(Stored { name: path.display().to_string(), summary: Some(summary), stats, coarse: false })
 }
 
@@ -231,13 +253,39 @@ fn decode(entry: &IntervalLogHistogram<'_>) -> Result<Histogram<u64>, String> {
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(entry.encoded_histogram())
         .map_err(|error| format!("the histogram is no base64: {error}"))?;
+    if counts_len(&bytes).is_some_and(|len| len > COUNTS_MAX) {
+        return Err("the histogram says that it is too large".into());
+    }
     Deserializer::new()
         .deserialize(&mut bytes.as_slice())
         .map_err(|error| format!("the histogram cannot be read: {error}"))
 }
 
-/// Adds the times of a percentile text, in us, as coarse as its steps.
-fn add_percentiles(run: &mut Stored, path: &Path) -> Result<(), StoredError> {
+/// Octets of counts that a histogram may have, many times what one of ours can have. Its reader makes
+/// room for whatever the header says, before it has seen any.
+const COUNTS_MAX: u32 = 16 << 20;
+
+/// The length of the counts as the header of an encoded histogram has it; none if there is no header.
+fn counts_len(bytes: &[u8]) -> Option<u32> {
+    // Of HdrHistogram's V2 format with deflate.
+    const COMPRESSED: [u8; 4] = 0x1c84_9314_u32.to_be_bytes();
+    let mut header = [0; 8];
+    match bytes.split_first_chunk::<8>()? {
+        (outer, deflated) if outer.starts_with(&COMPRESSED) => {
+            ZlibDecoder::new(deflated).read_exact(&mut header).ok()?;
+        }
+        (plain, _) => header = *plain,
+    }
+    header.last_chunk().map(|len| u32::from_be_bytes(*len))
+}
+
+/// Adds the times of a percentile text, in us, as coarse as its steps. `answered` is the text of the
+/// answers alone, if this is the one with the losses: how many there were says how many were lost.
+fn add_percentiles(
+    run: &mut Stored,
+    path: &Path,
+    answered: Option<&Path>,
+) -> Result<(), StoredError> {
     let kind = "percentile text";
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let track = Track::from_tag(stem.strip_suffix(".losses").unwrap_or(stem)).ok_or_else(|| {
@@ -247,13 +295,43 @@ fn add_percentiles(run: &mut Stored, path: &Path) -> Result<(), StoredError> {
             "its name is not that of a pair of messages, as reply.hgrm",
         )
     })?;
-    let times = parse_percentiles(&read(path)?)
-        .map_err(|reason| StoredError::contents(path, kind, reason))?;
+    let parse = |path: &Path| {
+        parse_percentiles(&read(path)?).map_err(|reason| StoredError::contents(path, kind, reason))
+    };
+    let times = parse(path)?;
+    if times.is_empty() {
+        return Err(StoredError::contents(path, kind, "there is no row in it"));
+    }
     let mut all = Times::new();
-    *all.track_mut(track) += times;
+    if let Track::Answered(pair) = track {
+        let told = run.summary.as_ref().and_then(|summary| summary.pairs.get(pair.as_str()));
+        let count = match (told, answered) {
+            (Some(report), _) => report.answered.count,
+            (None, Some(answered)) => parse(answered)?.len(),
+            (None, None) => times.len(),
+        };
+        let (answered, timed_out) = split(&times, count);
+        *all.track_mut(track) += answered;
+        *all.track_mut(Track::TimedOut(pair)) += timed_out;
+    } else {
+        *all.track_mut(track) += times;
+    }
     run.stats.add_times(&all);
     run.coarse = true;
     Ok(())
+}
+
+/// Tells the answers, of which there were so many, from the losses: those have been waited for the longest.
+fn split(times: &Histogram<u64>, mut answers: u64) -> (Histogram<u64>, Histogram<u64>) {
+    let (mut answered, mut timed_out) = (histogram(), histogram());
+    for step in times.iter_recorded() {
+        let (value, count) = (step.value_iterated_to(), step.count_at_value());
+        let of_answers = count.min(answers);
+        answers -= of_answers;
+        answered.saturating_record_n(value, of_answers);
+        timed_out.saturating_record_n(value, count - of_answers);
+    }
+    (answered, timed_out)
 }
 
 /// Each row stands for the values that came since the one before.
@@ -277,7 +355,7 @@ fn parse_percentiles(text: &str) -> Result<Histogram<u64>, String> {
         times.saturating_record_n(ns, total - before);
         before = total;
     }
-    if before == 0 { Err("there is no row in it".into()) } else { Ok(times) }
+    Ok(times)
 }
 
 #[cfg(test)]
@@ -305,6 +383,7 @@ mod tests {
         }
         assert_eq!(run.stats.lag, stats.lag);
         assert_eq!(run.stats.counters(), stats.counters());
+        assert_eq!(run.stats.answered_in_time(Pair::RequestReply), 998);
         assert_eq!(run.stats.seconds.len(), 2);
         assert_eq!(run.stats.series[1].lost, 2, "the log has times, the summary has the counts");
         assert!(!run.coarse);
@@ -331,6 +410,29 @@ mod tests {
     }
 
     #[test]
+    fn losses_are_told_without_the_log() {
+        let judged = |folder: &Path| {
+            let run = read_runs(folder).unwrap().pop().unwrap();
+            let summary = run.summary.clone().unwrap_or_else(|| sample().0);
+            let slo: crate::slo::Slo = "reply.loss<0.1%,advertise.loss<0.1%".parse().unwrap();
+            slo.judge(&summary, &run.stats).iter().map(|own| own.measured.unwrap()).collect()
+        };
+        let (folder, ..) = stored();
+        fs::remove_file(folder.path().join(LOG)).unwrap();
+        let measured: Vec<f64> = judged(folder.path());
+        assert!((measured[0] - 0.2).abs() < 1e-9 && measured[1] == 0.0, "{measured:?}");
+        fs::remove_file(folder.path().join(SUMMARY)).unwrap();
+        let measured: Vec<f64> = judged(folder.path());
+        assert!((measured[0] - 0.2).abs() < 1e-9 && measured[1] == 0.0, "{measured:?}");
+        // If nothing was answered there are losses only.
+        let mut text = Vec::new();
+        write_hgrm(&mut text, &histogram()).unwrap();
+        fs::write(folder.path().join("request_reply.hgrm"), text).unwrap();
+        let measured: Vec<f64> = judged(folder.path());
+        assert!((measured[0] - 100.0).abs() < 1e-9, "{measured:?}");
+    }
+
+    #[test]
     fn several_runs_below_a_folder_are_several() {
         let folder = tempfile::tempdir().unwrap();
         let (summary, stats) = sample();
@@ -353,6 +455,28 @@ mod tests {
         assert_eq!(log.stats.pair(Pair::Exchange).with_losses().len(), 1000);
         let text = one("exchange.losses.hgrm");
         assert_eq!(text.stats.pair(Pair::Exchange).answered.len(), 1000);
+    }
+
+    /// 40 octets that say that 4 GiB follow.
+    #[test]
+    fn a_log_cannot_make_a_reader_take_all_memory() {
+        let mut header = 0x1c84_9313_u32.to_be_bytes().to_vec();
+        header.extend(u32::MAX.to_be_bytes());
+        header.extend([0; 32]);
+        let mut deflated = Vec::new();
+        let mut encoder = flate2::read::ZlibEncoder::new(&header[..], flate2::Compression::fast());
+        encoder.read_to_end(&mut deflated).unwrap();
+        let mut outer = 0x1c84_9314_u32.to_be_bytes().to_vec();
+        outer.extend(u32::try_from(deflated.len()).unwrap().to_be_bytes());
+        outer.extend(deflated);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.hlog");
+        for bytes in [header, outer] {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(bytes);
+            fs::write(&path, format!("Tag=exchange,0.0,1.0,2.0,{encoded}\n")).unwrap();
+            let error = read_runs(&path).unwrap_err().to_string();
+            assert!(error.contains("too large"), "{error}");
+        }
     }
 
     #[test]

@@ -84,7 +84,8 @@ fn write_page(path: &Path, summary: &Summary, stats: &Stats) -> anyhow::Result<(
 /// those of generators that ran side by side add up, and those of repetitions are averaged.
 ///
 /// # Errors
-/// If some have a summary and some have not.
+/// If some have a summary and some have not, or if there are figures without their times: percentiles
+/// cannot be added up.
 pub fn merge(mut runs: Vec<Stored>) -> anyhow::Result<Stored> {
     if runs.len() <= 1 {
         return runs.pop().context("there is no run");
@@ -95,6 +96,13 @@ pub fn merge(mut runs: Vec<Stored>) -> anyhow::Result<Stored> {
         let without = runs.iter().find(|run| run.summary.is_none());
         let name = without.map_or("", |run| run.name.as_str());
         bail!("{name} has no summary.json, the others have: put together what is of a kind");
+    }
+    if let Some(run) = runs.iter().find(|run| !run.has_times()) {
+        bail!(
+            "{} has percentiles only, which cannot be put together: run.hlog has the times, and lies \
+             beside summary.json in the folder of --out",
+            run.name
+        );
     }
     let mut stats = Stats::new(0);
     for run in &runs {
@@ -322,5 +330,17 @@ mod tests {
         let error = merge(vec![run("a", 100), times_only]).unwrap_err().to_string();
         assert!(error.contains("b has no summary.json"), "{error}");
         assert!(merge(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn figures_without_times_are_not_put_together() {
+        let bare = || Stored { stats: Stats::new(0), ..run("b/summary.json", 300) };
+        let error = merge(vec![run("a", 100), bare()]).unwrap_err().to_string();
+        assert!(error.contains("b/summary.json has percentiles only"), "{error}");
+        assert_eq!(merge(vec![bare()]).unwrap().summary, bare().summary, "alone it is as good");
+        // A run in which nothing was measured has nothing that could be missing.
+        let mut empty = bare();
+        empty.summary.as_mut().unwrap().pairs.clear();
+        assert!(merge(vec![run("a", 100), empty]).is_ok());
     }
 }

@@ -14,7 +14,7 @@ use gemel_bench::{
     generator::{self, Course, Span, Steering},
     message::Traffic,
     oracle::Violation,
-    port::MemoryPort,
+    port::{Answer, MemoryPort},
     scenario::StormReport,
     schedule::{Pace, Schedule, part_of},
     stats::{Counter, Pair, Stats},
@@ -151,11 +151,16 @@ impl Run {
     }
 
     fn go(&self, server: &mut Server, world: World) -> (World, Stats, Span) {
+        self.go_by(world, 7, |datagram: &[u8], buffer: &mut [u8]| server.answer(datagram, buffer))
+    }
+
+    fn go_by(&self, world: World, seed: u64, answer: impl Answer) -> (World, Stats, Span) {
         let clock = *CLOCK.get_or_init(Clock::start);
         let slots = u32::try_from(world.clients.len()).unwrap();
         let mut patience = self.patience;
         patience.end = patience.end.map(|after| clock.now() + after);
-        let mut engine = Engine::new(traffic(self.choice), world, slots, patience, 7, clock.now());
+        let mut engine =
+            Engine::new(traffic(self.choice), world, slots, patience, seed, clock.now());
         let begin = clock.now();
         if self.storm {
             engine.watch_served(begin, self.pace == Pace::AtOnce);
@@ -164,8 +169,7 @@ impl Run {
         let never = AtomicBool::new(false);
         let course =
             Course { begin, interval: SECOND, clock: &clock, stop: &never, steering: None };
-        let mut port =
-            MemoryPort::new(|datagram: &[u8], buffer: &mut [u8]| server.answer(datagram, buffer));
+        let mut port = MemoryPort::new(answer);
         let span = generator::run(&mut engine, &mut port, &mut schedule, &course).unwrap();
         let (mut world, stats) = engine.finish();
         world.audit(span.end);
@@ -291,6 +295,102 @@ fn an_avalanche_is_served_to_the_last_client() {
         assert!(until.is_sorted() && until[2] < 20.0, "{until:?}");
         assert_eq!(report.curve.last().unwrap().clients, 20_000);
     }
+}
+
+/// The answers of a run that has given up waiting for them come in during the next one.
+#[test]
+fn answers_to_the_run_before_are_late() {
+    let mut server = Server::default();
+    let mut left = Vec::new();
+    let run = Run { pace: Pace::AtOnce, ..Run::new(Choice::InTurn, 200) };
+    let world = run.go_by(World::new(3, 1000, 1), 7, |datagram: &[u8], buffer: &mut [u8]| {
+        let len = server.answer(datagram, buffer)?;
+        left.push(buffer[..len].to_vec());
+        None
+    });
+    assert_eq!((world.1.lost(), left.len()), (200, 200));
+    let run = Run::new(Choice::InTurn, 300);
+    let (world, stats, _) =
+        run.go_by(world.0, 8, |datagram: &[u8], buffer: &mut [u8]| match left.pop() {
+            // In place of its own answer the client gets an old one, and has to ask again.
+            Some(old) => {
+                buffer[..old.len()].copy_from_slice(&old);
+                Some(old.len())
+            }
+            None => server.answer(datagram, buffer),
+        });
+    assert_eq!(world.violations_total(), 0, "{:?}", world.described);
+    assert_eq!(stats.get(Counter::AdvertiseFurther), 200);
+    assert_eq!((stats.get(Counter::Completed), stats.lost()), (100, 200));
+}
+
+/// A port with room for one datagram in so many ns.
+struct Narrow<F> {
+    port: MemoryPort<F>,
+    clock: Clock,
+    gap: u64,
+    next: u64,
+}
+
+impl<F: Answer> gemel_bench::port::Port for Narrow<F> {
+    fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> std::io::Result<u64> {
+        self.port.receive(take)
+    }
+
+    fn send(&mut self, fill: &mut impl FnMut(&mut [u8]) -> Option<usize>) -> std::io::Result<bool> {
+        let now = self.clock.now();
+        if now < self.next {
+            return Ok(false);
+        }
+        self.next = now + self.gap;
+        self.port.send(fill)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn info(&self) -> gemel_bench::port::PortInfo {
+        self.port.info()
+    }
+}
+
+/// An avalanche of clients that are all due at once, through a port with room for one in so many ns.
+fn through_a_narrow_port(clients: u32, gap: u64, seconds: u64) -> (Stats, Span) {
+    let clock = *CLOCK.get_or_init(Clock::start);
+    let mut server = Server::default();
+    let begin = clock.now();
+    let patience = Patience::by_rfc(begin + seconds * SECOND);
+    let world = World::new(3, clients, 1);
+    let mut engine = Engine::new(traffic(Choice::Fresh), world, clients, patience, 7, begin);
+    engine.watch_served(begin, true);
+    let mut schedule = Schedule::new(Pace::AtOnce, begin, SECOND, Some(clients.into()));
+    let never = AtomicBool::new(false);
+    let course = Course { begin, interval: SECOND, clock: &clock, stop: &never, steering: None };
+    let port =
+        MemoryPort::new(|datagram: &[u8], buffer: &mut [u8]| server.answer(datagram, buffer));
+    let mut port = Narrow { port, clock, gap, next: 0 };
+    let span = generator::run(&mut engine, &mut port, &mut schedule, &course).unwrap();
+    (engine.finish().1, span)
+}
+
+#[test]
+fn a_slow_port_does_not_leave_clients_out() {
+    // Two messages for each of them take 1.2 s, more than the schedule is long.
+    let (stats, span) = through_a_narrow_port(300, SECOND / 500, 20);
+    assert_eq!((stats.get(Counter::Started), stats.get(Counter::Completed)), (300, 300));
+    assert!(span.sent - span.begin > SECOND, "or this shows nothing");
+    // The last one is answered when there are no more to begin.
+    let in_time = stats.answered_in_time(Pair::SolicitAdvertise);
+    assert!((200..300).contains(&in_time), "{in_time}");
+}
+
+#[test]
+fn a_storm_ends_when_its_clients_give_up() {
+    let (stats, span) = through_a_narrow_port(1000, SECOND / 100, 1);
+    let started = stats.get(Counter::Started);
+    assert!((10..=101).contains(&started), "{started}");
+    assert!(span.end - span.begin < 2 * SECOND);
 }
 
 #[test]

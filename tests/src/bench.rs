@@ -25,13 +25,18 @@ const WINDOW: u32 = 256;
 /// Share of a rate that must really have been offered for the rate to count.
 const STARTED_MIN: f64 = 0.97;
 
+/// Share of what was offered, and not lost, that must have been done before the load ended: more
+/// than that is a queue that grows.
+const DONE_MIN: f64 = 0.99;
+
 /// Rates that are tried at most.
 const STEPS_MAX: u32 = 14;
 
 /// The outcome of [`Load::highest_rate`].
 #[derive(Clone, Debug)]
 pub struct Highest {
-    /// The highest rate without more loss than [`Load::loss_max`], open loop, exchanges per second.
+    /// The highest rate without more loss than [`Load::loss_max`], open loop, exchanges per second:
+    /// as it was offered, or as it was done if that was less.
     pub per_s: f64,
     /// What ended the search: `server` when it lost more, `generator` when it could not offer more.
     pub limited_by: &'static str,
@@ -166,25 +171,47 @@ impl Load {
             load.pace = Pace::Rate(rate);
             let summary = load.run(interface)?;
             each()?;
-            let figure = |key: &str| {
-                summary[key].as_f64().with_context(|| format!("no {key} in the summary"))
-            };
-            let lost = figure("loss")? > self.loss_max;
-            if !lost && figure("started_per_s")? >= STARTED_MIN * rate {
-                good = rate;
-                best = Some(summary["valid"] == true);
-            } else {
-                bad = rate;
-                limited_by = if lost { "server" } else { "generator" };
+            match judge(&summary, rate, self.loss_max)? {
+                Verdict::Borne(per_s) => {
+                    good = rate;
+                    best = Some((per_s, summary["valid"] == true));
+                }
+                Verdict::TooMuch(limit) => {
+                    bad = rate;
+                    limited_by = limit;
+                }
             }
             if bad.is_finite() && bad - good <= self.precision * bad {
                 break;
             }
             rate = if bad.is_finite() { f64::midpoint(good, bad) } else { rate * 2.0 };
         }
-        let undisturbed = best.context("the server bore no rate at all")?;
-        Ok(Highest { per_s: good, limited_by, undisturbed, closed_loop_per_s })
+        let (per_s, undisturbed) = best.context("the server bore no rate at all")?;
+        Ok(Highest { per_s, limited_by, undisturbed, closed_loop_per_s })
     }
+}
+
+/// What a run at a rate says of that rate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Verdict {
+    /// It was borne; so many exchanges per second were done.
+    Borne(f64),
+    /// It was not; this was the limit.
+    TooMuch(&'static str),
+}
+
+fn judge(summary: &Value, rate: f64, loss_max: f64) -> Result<Verdict> {
+    let figure =
+        |key: &str| summary[key].as_f64().with_context(|| format!("no {key} in the summary"));
+    let (loss, started, done) =
+        (figure("loss")?, figure("started_per_s")?, figure("exchanges_per_s")?);
+    Ok(if started < STARTED_MIN * rate {
+        Verdict::TooMuch("generator")
+    } else if loss > loss_max || done < (DONE_MIN - loss_max) * started {
+        Verdict::TooMuch("server")
+    } else {
+        Verdict::Borne(done.min(rate))
+    })
 }
 
 /// A fixed load on a pair of servers, in the middle of which things happen: `gemel-bench failover`.
@@ -362,6 +389,24 @@ mod tests {
         assert!(lease.is_prefix);
         assert_eq!((lease.prefix_len, lease.iaid, lease.duid.as_str()), (56, 9, "0001"));
         assert!(parse_grant("{}").is_err());
+    }
+
+    #[test]
+    fn a_rate_is_borne_if_it_was_offered_and_done_in_time() {
+        let of = |started: f64, done: f64, loss: f64, loss_max: f64| {
+            let summary = serde_json::json!({
+                "started_per_s": started, "exchanges_per_s": done, "loss": loss,
+            });
+            judge(&summary, 1000.0, loss_max).unwrap()
+        };
+        assert_eq!(of(1000.5, 1000.4, 0.0, 0.001), Verdict::Borne(1000.0));
+        assert_eq!(of(971.0, 970.0, 0.0, 0.001), Verdict::Borne(970.0), "what was done counts");
+        assert_eq!(of(960.0, 960.0, 0.0, 0.001), Verdict::TooMuch("generator"));
+        assert_eq!(of(960.0, 900.0, 0.1, 0.001), Verdict::TooMuch("generator"));
+        assert_eq!(of(1000.0, 990.0, 0.01, 0.001), Verdict::TooMuch("server"));
+        assert_eq!(of(1000.0, 900.0, 0.0, 0.001), Verdict::TooMuch("server"), "done too late");
+        assert_eq!(of(1000.0, 970.0, 0.02, 0.025), Verdict::Borne(970.0));
+        assert!(judge(&Value::Null, 1.0, 0.0).is_err());
     }
 
     #[test]

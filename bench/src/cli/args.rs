@@ -110,7 +110,7 @@ pub(super) struct CommonArgs {
     pub(super) core: Option<u32>,
     /// The run is invalid if the 99th percentile of the generator's lag exceeds this, in
     /// microseconds.
-    #[arg(long, value_name = "US", default_value_t = 1000.0)]
+    #[arg(long, value_name = "US", default_value_t = 1000.0, value_parser = limit)]
     pub(super) lag_limit: f64,
     /// Objectives, as 'p99<2ms,reply.p99.9<5ms,loss<0.1%'; missing one makes the exit status 3.
     #[arg(long, value_name = "LIST")]
@@ -157,9 +157,32 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
     if rate > 0.0 && rate <= 1e8 { Ok(rate) } else { Err("must be above 0, at most 1e8".into()) }
 }
 
+/// Length of an interval, seconds. In less the recorder cannot work one out.
+pub(super) fn interval(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (0.1..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("0.1 to 86400".into()) }
+}
+
 pub(super) fn share(text: &str) -> Result<f64, String> {
     let share: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("must be between 0 and 1".into()) }
+}
+
+pub(super) fn percent(text: &str) -> Result<f64, String> {
+    let percent: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (0.0..=100.0).contains(&percent) { Ok(percent) } else { Err("0 to 100".into()) }
+}
+
+/// How close two rates have to be, in percent: 0 is never reached.
+pub(super) fn precision(text: &str) -> Result<f64, String> {
+    let percent: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (0.01..=100.0).contains(&percent) { Ok(percent) } else { Err("0.01 to 100".into()) }
+}
+
+/// A limit of a time, in any unit.
+pub(super) fn limit(text: &str) -> Result<f64, String> {
+    let limit: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if limit >= 0.0 && limit.is_finite() { Ok(limit) } else { Err("must be 0 or more".into()) }
 }
 
 fn mac(text: &str) -> Result<[u8; 6], String> {

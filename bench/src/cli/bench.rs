@@ -22,12 +22,12 @@ use crate::{
     message::Traffic,
     number::{index, low32, whole},
     os::{self, Interface},
-    port::{AnyPort, Port, PortInfo},
+    port::{AnyPort, PortInfo},
     prometheus::{self, Published},
     record::{Recorder, Recording},
     report::{self, Live, Measured, Setup, Summary},
     schedule::{Pace, Schedule, part_of},
-    stats::Stats,
+    stats::{Counter, Stats},
 };
 
 /// All that stays the same from run to run.
@@ -164,6 +164,9 @@ impl<'a> Bench<'a> {
                 Engine::part(traffic, world, outstanding, patience, seed, now, part)
             })
             .collect();
+        for port in &mut self.ports {
+            port.begin_run();
+        }
         let begin = self.clock.now();
         for engine in &mut engines {
             prepare(engine, &phase, begin);
@@ -266,10 +269,7 @@ impl<'a> Bench<'a> {
             world,
             span,
             started_at: self.clock.unix_seconds(span.begin),
-            port: PortInfo::join(self.ports.iter().map(|port| match port {
-                AnyPort::Xdp(port) => port.info(),
-                AnyPort::Socket(port) => port.info(),
-            })),
+            port: PortInfo::join(self.ports.iter().map(AnyPort::info)),
         });
         if let Some(disturbance) = phase.disturbance {
             let events = disturbance.events.end();
@@ -277,6 +277,12 @@ impl<'a> Bench<'a> {
             let mclt = disturbance.mclt;
             let report = FailoverReport::new(&events, &replies, &stats, world, &span, mclt);
             summary.failover = Some(report);
+        }
+        // A storm is one of all its clients.
+        if phase.by_rfc.is_some()
+            && let Some(reason) = not_begun(phase.exchanges, &stats)
+        {
+            summary.invalidate(reason);
         }
         if let Some(slo) = &self.args.slo {
             summary.objectives = slo.judge(&summary, &stats);
@@ -313,8 +319,11 @@ impl<'a> Bench<'a> {
                 Choice::Returning(share) => Some(share),
                 _ => None,
             },
-            timeout_ms: args.timeout_ms(),
+            timeout_ms: phase
+                .by_rfc
+                .map_or_else(|| args.timeout_ms(), |seconds| whole(seconds * 1e3)),
             retransmit_ms: args.retransmit,
+            by_rfc: phase.by_rfc.is_some(),
             any_server_ms: args.any_server,
             interface: self.interface.name.clone(),
             server: self.server.to_string(),
@@ -374,6 +383,14 @@ fn outstanding(phase: &Phase, patience: &Patience, world: &World, parts: u32) ->
     }
 }
 
+/// What to say if fewer exchanges were begun than were wanted.
+fn not_begun(wanted: Option<u64>, stats: &Stats) -> Option<String> {
+    let (wanted, begun) = (wanted?, stats.get(Counter::Started));
+    (begun < wanted).then(|| {
+        format!("only {begun} of {wanted} clients had begun at the end: a longer --seconds")
+    })
+}
+
 /// What a thread's share of the clients does.
 fn share_traffic(traffic: &Traffic, number: u32, parts: u32) -> Traffic {
     let mut traffic = traffic.clone();
@@ -404,4 +421,18 @@ pub(super) fn write_out(
         println!("report {}", page.display());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_have_not_begun_are_missed() {
+        let mut stats = Stats::new(0);
+        stats.count_many(Counter::Started, 7);
+        assert_eq!((not_begun(Some(7), &stats), not_begun(None, &stats)), (None, None));
+        let reason = not_begun(Some(9), &stats).unwrap();
+        assert!(reason.contains("only 7 of 9 clients"), "{reason}");
+    }
 }

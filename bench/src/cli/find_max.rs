@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::{
     FAILED, OK, SLO_MISSED,
-    args::{CommonArgs, rate},
+    args::{CommonArgs, limit, percent, precision, rate},
     bench::{Bench, Outcome, Phase, write_out},
 };
 use crate::{
@@ -24,19 +24,19 @@ pub(super) struct FindMaxArgs {
     pub(super) to: f64,
     /// Share of exchanges that may be lost, refused or invalid, in percent [default: 0.1, with
     /// --preset kea 2.5].
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(super) loss: Option<f64>,
     /// Limits under which others publish their figures.
     #[arg(long, value_enum)]
     pub(super) preset: Option<Preset>,
     /// Limit of the 99th percentile of the whole exchange, in milliseconds.
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", value_parser = limit)]
     pub(super) p99_ms: Option<f64>,
     /// Length of each step.
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = rate)]
     pub(super) step_seconds: f64,
     /// Stop when the bounds are this close, in percent of the rate.
-    #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = precision)]
     pub(super) precision: f64,
     #[command(flatten)]
     pub(super) common: CommonArgs,

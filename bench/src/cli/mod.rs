@@ -146,6 +146,18 @@ mod tests {
     }
 
     #[test]
+    fn packets_takes_nothing_that_it_would_not_heed() {
+        for option in
+            ["--queues 0,1", "--slo p99<1s", "--out x", "--prometheus [::1]:0", "--grants x"]
+        {
+            let line = format!("gemel-bench packets -i eth1 {option}");
+            let Command::Packets(args) = parse(&line).unwrap().command else { panic!("packets") };
+            let error = packets::packets(&args).unwrap_err().to_string();
+            assert!(error.ends_with(option.split(' ').next().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
     fn usage_is_checked() {
         for good in [
             "gemel-bench run -i eth1 --rate 1000",
@@ -181,6 +193,14 @@ mod tests {
             "gemel-bench run -i eth1 --rate 1000 --queues 0,1 --queue 3",
             "gemel-bench run -i eth1 --rate 1000 --cores 0,1",
             "gemel-bench find-max -i eth1 --preset dnsmasq",
+            "gemel-bench find-max -i eth1 --precision 0",
+            "gemel-bench find-max -i eth1 --precision=-3",
+            "gemel-bench find-max -i eth1 --precision NaN",
+            "gemel-bench find-max -i eth1 --loss NaN",
+            "gemel-bench find-max -i eth1 --p99-ms nan",
+            "gemel-bench ramp -i eth1 --to 5 --loss NaN",
+            "gemel-bench ramp -i eth1 --to 5 --p99-ms inf",
+            "gemel-bench run -i eth1 --rate 5 --lag-limit NaN",
             "gemel-bench relay -i eth1 --rate 5 --depth 33",
             "gemel-bench mix -i eth1 --rate 100 --shares new=0",
             "gemel-bench ramp -i eth1 --from 5",
@@ -190,6 +210,11 @@ mod tests {
             "gemel-bench run -i eth1 --rate 5 --renew-share 1.5",
             "gemel-bench run -i eth1 --rate 5 --slo p99",
             "gemel-bench run -i eth1 --rate 5 --relay 33",
+            "gemel-bench avalanche -i eth1 --within 3601",
+            "gemel-bench avalanche -i eth1 --seconds 3601",
+            "gemel-bench renew-storm -i eth1 --seconds 0",
+            "gemel-bench soak -i eth1 --interval 1e-10",
+            "gemel-bench soak -i eth1 --interval NaN",
             "gemel-bench view",
             "gemel-bench diff one",
             "gemel-bench failover -i eth1 --at reboot",

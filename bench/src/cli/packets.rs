@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use gemel_ebpf::XdpMode;
 use serde_json::json;
@@ -32,6 +32,9 @@ pub(super) struct PacketsArgs {
 
 pub(super) fn packets(args: &PacketsArgs) -> anyhow::Result<u8> {
     let common = &args.common;
+    if let Some(option) = unused(common) {
+        bail!("packets counts packets on one queue and judges nothing: no {option}");
+    }
     let interface = Interface::by_name(&common.interface)?;
     let (endpoint, traffic) = common.endpoint(&interface)?;
     if let Some(core) = common.core {
@@ -72,6 +75,18 @@ pub(super) fn packets(args: &PacketsArgs) -> anyhow::Result<u8> {
         println!("{value}");
     }
     Ok(OK)
+}
+
+/// An option that was given and would do nothing.
+fn unused(common: &CommonArgs) -> Option<&'static str> {
+    let given = [
+        ("--queues", !common.queues.is_empty()),
+        ("--slo", common.slo.is_some()),
+        ("--out", common.out.is_some()),
+        ("--prometheus", common.prometheus.is_some()),
+        ("--grants", common.grants.is_some()),
+    ];
+    given.into_iter().find_map(|(option, given)| given.then_some(option))
 }
 
 /// How a reflector receives.

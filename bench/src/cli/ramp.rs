@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{
-    args::{CommonArgs, rate},
+    args::{CommonArgs, limit, percent, rate},
     bench::{Bench, Outcome, Phase},
 };
 use crate::{
@@ -35,10 +35,10 @@ pub(super) struct RampArgs {
     #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = rate)]
     seconds: f64,
     /// Share of exchanges that may be lost, refused or invalid, in percent.
-    #[arg(long, value_name = "PERCENT", default_value_t = 0.1)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.1, value_parser = percent)]
     loss: f64,
     /// Limit of the 99th percentile, in milliseconds [default: ten times that of the first step].
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", value_parser = limit)]
     p99_ms: Option<f64>,
     #[command(flatten)]
     common: CommonArgs,

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{
     OK, SLO_MISSED,
-    args::{CommonArgs, rate},
+    args::{CommonArgs, interval, rate},
     bench::{Bench, Phase},
 };
 use crate::{
@@ -22,7 +22,7 @@ pub(super) struct SoakArgs {
     #[arg(long, value_name = "S", value_parser = rate)]
     seconds: Option<f64>,
     /// Length of an interval: there is a line for each.
-    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = rate)]
+    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = interval)]
     interval: f64,
     #[command(flatten)]
     common: CommonArgs,

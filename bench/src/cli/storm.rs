@@ -10,10 +10,11 @@ use super::{
 };
 use crate::{
     engine::Choice,
-    number::{float, low32},
+    number::{SECOND_NS, float, low32},
     report::Live,
     scenario::{ScenarioReport, StormReport},
     schedule::Pace,
+    stats::TIME_MAX,
 };
 
 #[derive(Debug, Args)]
@@ -42,14 +43,23 @@ pub(super) struct StormArgs {
     #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = seconds)]
     within: f64,
     /// Clients that have no lease after this many seconds count as lost.
-    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = rate)]
+    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = until)]
     seconds: f64,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
-    if (0.0..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("0 to 86400".into()) }
+    if (0.0..=SECONDS_MAX).contains(&seconds) { Ok(seconds) } else { Err("0 to 3600".into()) }
 }
+
+fn until(text: &str) -> Result<f64, String> {
+    seconds(text)
+        .and_then(|seconds| if seconds > 0.0 { Ok(seconds) } else { Err("above 0".into()) })
+}
+
+/// Histograms hold no longer times, and all who are served later would look served at the same moment.
+const SECONDS_MAX: f64 = 3600.0;
+const _: () = assert!(TIME_MAX >= 3600 * SECOND_NS);
 
 /// All clients want a lease.
 pub(super) fn avalanche(args: &AvalancheArgs) -> anyhow::Result<u8> {
@@ -96,11 +106,12 @@ fn storm(
     let clients = u64::from(clients);
     let pace =
         if args.within > 0.0 { Pace::Rate(float(clients) / args.within) } else { Pace::AtOnce };
-    // The schedule ends with the last client, not before.
-    let mut phase = Phase::new(bench, pace, args.within + 1.0);
+    // The schedule ends with the last client, not before, unless the run does.
+    let seconds = args.seconds.max(args.within);
+    let mut phase = Phase::new(bench, pace, seconds);
     phase.exchanges = Some(clients);
     phase.traffic.choice = choice;
-    phase.by_rfc = Some(args.seconds.max(args.within));
+    phase.by_rfc = Some(seconds);
     let outcome = bench.run(phase, &Live::new(bench.args.quiet))?;
     let report = StormReport::new(clients, args.within, &outcome.stats, &outcome.span);
     Ok((outcome, report))

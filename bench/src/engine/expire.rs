@@ -6,7 +6,7 @@ use crate::{number::SECOND_NS, stats::Pair};
 impl Engine {
     /// Sees to what has waited too long: gives it up, turns to any server, or sends it again.
     pub fn expire(&mut self, now: u64) {
-        if self.patience.end.is_some_and(|end| now >= end) {
+        if self.is_over(now) {
             return self.give_up_all(now);
         }
         self.give_up_late(now);

@@ -129,7 +129,12 @@ impl Engine {
         (number, parts): (u32, u32),
     ) -> Self {
         let mut random = Random::new(seed);
-        let slots = Slots::new(outstanding, random.next_u32(), Part::new(number, parts));
+        let (offset, part) = (random.next_u32(), Part::new(number, parts));
+        // Answers to the run before may still come; nothing is wrong with them.
+        let slots = match world.used.filter(|used| used.is_of(part)) {
+            Some(used) => Slots::after(outstanding, &used),
+            None => Slots::new(outstanding, offset, part),
+        };
         // The transaction ids go together, the choices do not.
         let random = if number == 0 { random } else { Random::new(seed ^ u64::from(number) << 40) };
         let clients = &mut world.clients;
@@ -215,6 +220,8 @@ impl Engine {
         let (outstanding, holding) = (self.outstanding(), self.world.clients.holding());
         let interval = self.stats.tick(begin, now, outstanding, holding);
         if let Some(outlet) = &mut self.outlet {
+            // The recorder keeps it; a run of days is not to grow here.
+            self.stats.series.pop();
             outlet.hand_over(&mut self.stats, interval);
         }
         interval
@@ -223,6 +230,7 @@ impl Engine {
     /// From here on completed exchanges no longer count into the rate.
     pub fn stop_starting(&mut self) {
         self.in_time = false;
+        self.stats.load_ends();
     }
 
     /// What is still waited for at `end` is given up, whatever patience there would be.
@@ -230,10 +238,20 @@ impl Engine {
         self.patience.end = Some(self.patience.end.map_or(end, |other| other.min(end)));
     }
 
+    /// Whether everything that is under way is given up now: there is no use in more.
+    #[must_use]
+    pub fn is_over(&self, now: u64) -> bool {
+        self.patience.end.is_some_and(|end| now >= end)
+    }
+
     /// Ends the run: the world for the next one, and the figures.
     #[must_use]
-    pub fn finish(self) -> (World, Stats) {
+    pub fn finish(mut self) -> (World, Stats) {
+        if let Some(outlet) = self.outlet.take() {
+            outlet.finish(&mut self.stats);
+        }
         let mut world = self.world;
+        world.used = Some(self.slots.used());
         for at in 0..self.slots.len() {
             let slot = self.slots.get(at);
             if slot.stage != Stage::Free {

@@ -4,7 +4,11 @@ use std::collections::VecDeque;
 
 use gemel_wire::TransactionId;
 
-use crate::{client::ClientIndex, message::NamedLease, number::index};
+use crate::{
+    client::ClientIndex,
+    message::NamedLease,
+    number::{index, low32},
+};
 
 /// Bits of a transaction id.
 const XID_BITS: u32 = 24;
@@ -78,6 +82,24 @@ pub(crate) struct Slots {
     slot_bits: u32,
     offset: u32,
     part: Part,
+    /// The first generation whose transaction ids have been in use.
+    first: u32,
+}
+
+/// Which transaction ids earlier runs have used: answers to them may still be on their way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Used {
+    offset: u32,
+    part: Part,
+    /// How many, counted from the first one and round and round.
+    ids: u64,
+}
+
+impl Used {
+    /// Whether they are of this part.
+    pub(crate) fn is_of(self, part: Part) -> bool {
+        self.part == part
+    }
 }
 
 /// Which share of the transaction ids belongs to these slots: several generator threads send from one
@@ -109,10 +131,32 @@ impl Slots {
     /// At least `wanted` slots, at most [`Part::slots_max`]; `offset` sets the first transaction id
     /// and is the same for all parts.
     pub(crate) fn new(wanted: u32, offset: u32, part: Part) -> Self {
+        Self::make(wanted, offset, part, 1, |_| 0)
+    }
+
+    /// The same, whose first ids are those that earlier runs have not used for the longest time.
+    pub(crate) fn after(wanted: u32, used: &Used) -> Self {
+        let Used { offset, part, ids } = *used;
+        Self::make(wanted, offset, part, 0, |slot_bits| {
+            let last = ids.div_ceil(1 << slot_bits).saturating_sub(1);
+            let generations = 1 << (XID_BITS - part.bits - slot_bits);
+            // After the first round all are used, and it does not matter how many there were.
+            low32(last.min(generations + last % generations))
+        })
+    }
+
+    fn make(
+        wanted: u32,
+        offset: u32,
+        part: Part,
+        first: u32,
+        generation: impl FnOnce(u32) -> u32,
+    ) -> Self {
         let count = wanted.clamp(16, part.slots_max()).next_power_of_two();
+        let slot_bits = count.trailing_zeros();
         let empty = Slot {
             client: ClientIndex(0),
-            generation: 0,
+            generation: generation(slot_bits),
             stage: Stage::Free,
             server: 0,
             sends: 0,
@@ -126,10 +170,17 @@ impl Slots {
         Self {
             slots: vec![empty; index(count)],
             free: (0..count).collect(),
-            slot_bits: count.trailing_zeros(),
+            slot_bits,
             offset: offset & XID_MASK,
             part,
+            first,
         }
+    }
+
+    /// The ids of this run and of those before it.
+    pub(crate) fn used(&self) -> Used {
+        let last = self.slots.iter().map(|slot| u64::from(slot.generation)).max().unwrap_or(0);
+        Used { offset: self.offset, part: self.part, ids: (last + 1) << self.slot_bits }
     }
 
     /// Slots in use.
@@ -188,7 +239,9 @@ impl Slots {
         let age = slot.generation.wrapping_sub(plain >> self.slot_bits) % generations;
         match slot.stage {
             stage if stage.is_waiting() && age == 0 => Found::Waiting(at),
-            _ if slot.generation > age => Found::Past,
+            _ if u64::from(slot.generation) >= u64::from(age) + u64::from(self.first) => {
+                Found::Past
+            }
             _ => Found::Never,
         }
     }
@@ -259,6 +312,57 @@ mod tests {
         let second = slots.transaction_id(at);
         slots.release(at);
         assert_eq!(slots.find(second), Found::Past);
+    }
+
+    /// Sends `count` messages from one slot after the other, and returns their ids.
+    fn send(slots: &mut Slots, count: usize) -> Vec<TransactionId> {
+        let mut send = || {
+            let at = slots.take().unwrap();
+            let slot = slots.get_mut(at);
+            slot.generation = slot.generation.wrapping_add(1);
+            slot.stage = Stage::Solicit;
+            let id = slots.transaction_id(at);
+            assert_eq!(slots.find(id), Found::Waiting(at));
+            slots.release(at);
+            id
+        };
+        (0..count).map(|_| send()).collect()
+    }
+
+    #[test]
+    fn a_later_run_knows_the_ids_of_the_earlier_ones() {
+        let part = Part::new(1, 2);
+        let mut slots = Slots::new(1 << 10, 77, part);
+        let never = {
+            let mut other = Slots::new(1 << 10, 77, part);
+            send(&mut other, 60_000).pop().unwrap()
+        };
+        let mut all = send(&mut slots, 5000);
+        // Tables grow and shrink with the rate.
+        for wanted in [16, 1 << 6, 1 << 12, 16] {
+            slots = Slots::after(wanted, &slots.used());
+            assert!(all.iter().all(|id| slots.find(*id) == Found::Past), "{wanted}");
+            assert_eq!(slots.find(never), Found::Never, "{wanted}");
+            let new = send(&mut slots, 1000);
+            assert!(new.iter().all(|id| !all.contains(id)), "{wanted}: ids are not used again");
+            all.extend(new);
+        }
+    }
+
+    #[test]
+    fn ids_go_round_from_run_to_run() {
+        let mut used = Slots::new(16, 5, Part::default()).used();
+        let mut last = Vec::new();
+        // Each run of a large table claims two of its sixteen generations.
+        for _ in 0..18 {
+            let mut slots = Slots::after(1 << 20, &used);
+            let new = send(&mut slots, (1 << 20) + 1);
+            assert!(last.iter().all(|id| slots.find(*id) == Found::Past));
+            assert!(new[..1000].iter().all(|id| !last.contains(id)));
+            last = new[..1000].to_vec();
+            used = slots.used();
+            assert!(used.ids < 1 << 26, "{}", used.ids);
+        }
     }
 
     #[test]

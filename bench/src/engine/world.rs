@@ -2,6 +2,7 @@
 
 use gemel_wire::Duid;
 
+use super::slots::Used;
 use crate::{
     client::{ClientIndex, Population},
     ledger::Ledger,
@@ -51,6 +52,8 @@ pub struct World {
     violations: [u64; Violation::ALL.len()],
     /// The first violations in words.
     pub described: Vec<Described>,
+    /// The transaction ids of the runs so far.
+    pub(super) used: Option<Used>,
 }
 
 impl World {
@@ -69,6 +72,7 @@ impl World {
             servers: Vec::with_capacity(SERVERS_MAX),
             violations: [0; Violation::ALL.len()],
             described: Vec::new(),
+            used: None,
         }
     }
 

@@ -40,6 +40,9 @@ pub trait Port {
     /// If the port is broken.
     fn flush(&mut self) -> io::Result<()>;
 
+    /// A run begins: what [`Port::info`] counts, counts from here.
+    fn begin_run(&mut self) {}
+
     /// What the port turned out to be.
     fn info(&self) -> PortInfo;
 }
@@ -51,7 +54,7 @@ pub struct PortInfo {
     pub mode: String,
     /// Why it is not a better one, if that was tried.
     pub fallback_reason: Option<String>,
-    /// What the kernel dropped on the way in because this program was too slow.
+    /// What the kernel dropped on the way in, in this run, because this program was too slow.
     pub receive_drops: u64,
     /// Remarks for people.
     pub notes: Vec<String>,
@@ -153,6 +156,23 @@ pub enum AnyPort {
 }
 
 impl AnyPort {
+    /// As [`Port::begin_run`].
+    pub fn begin_run(&mut self) {
+        match self {
+            Self::Xdp(port) => port.begin_run(),
+            Self::Socket(port) => port.begin_run(),
+        }
+    }
+
+    /// As [`Port::info`].
+    #[must_use]
+    pub fn info(&self) -> PortInfo {
+        match self {
+            Self::Xdp(port) => port.info(),
+            Self::Socket(port) => port.info(),
+        }
+    }
+
     /// Opens ports of the wanted mode, one for each queue.
     ///
     /// # Errors

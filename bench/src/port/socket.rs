@@ -79,6 +79,8 @@ pub struct SocketPort {
     incoming: Batch,
     queued: usize,
     fallback_reason: Option<String>,
+    /// What had been dropped when the run began.
+    drops_before: u32,
 }
 
 impl SocketPort {
@@ -139,6 +141,7 @@ impl SocketPort {
             incoming: Batch::new(None),
             queued: 0,
             fallback_reason,
+            drops_before: 0,
         })
     }
 
@@ -151,7 +154,8 @@ impl SocketPort {
         address.as_socket_ipv6().ok_or_else(|| io::Error::other("not an IPv6 socket"))
     }
 
-    fn drops(&self) -> u64 {
+    /// Datagrams that the kernel has dropped since the socket was bound.
+    fn drops(&self) -> u32 {
         let mut values = [0_u32; MEMINFO_DROPS + 1];
         let mut len = libc::socklen_t::try_from(size_of_val(&values)).unwrap_or(0);
         // SAFETY: the kernel writes at most `len` octets into `values`.
@@ -164,7 +168,7 @@ impl SocketPort {
                 &raw mut len,
             )
         };
-        if result == 0 { u64::from(values[MEMINFO_DROPS]) } else { 0 }
+        if result == 0 { values[MEMINFO_DROPS] } else { 0 }
     }
 }
 
@@ -269,12 +273,50 @@ impl Port for SocketPort {
         Ok(())
     }
 
+    fn begin_run(&mut self) {
+        self.drops_before = self.drops();
+    }
+
     fn info(&self) -> PortInfo {
         PortInfo {
             mode: "socket".into(),
             fallback_reason: self.fallback_reason.clone(),
-            receive_drops: self.drops(),
+            // The kernel's counter may go round.
+            receive_drops: self.drops().wrapping_sub(self.drops_before).into(),
             notes: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends until the kernel has dropped something that `port` did not fetch.
+    fn overflow(port: &SocketPort) {
+        let here = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0);
+        let sender = std::net::UdpSocket::bind(here).unwrap();
+        let before = port.drops();
+        // The buffer of the port holds far fewer.
+        for _ in 0..200_000 {
+            sender.send_to(&[0; DATAGRAM_MAX], port.local_address().unwrap()).unwrap();
+            if port.drops() > before {
+                return;
+            }
+        }
+        panic!("nothing was dropped");
+    }
+
+    #[test]
+    fn drops_are_those_of_the_run() {
+        let here = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0);
+        let mut port = SocketPort::bind(here, here, None, None).unwrap();
+        overflow(&port);
+        assert!(port.info().receive_drops > 0);
+        port.begin_run();
+        assert_eq!(port.info().receive_drops, 0, "those of the run before");
+        overflow(&port);
+        let (of_run, of_all) = (port.info().receive_drops, u64::from(port.drops()));
+        assert!(of_run > 0 && of_run < of_all, "{of_run} of {of_all}");
     }
 }

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use af_xdp::{Frame, Socket, SocketConfig, Umem, UmemConfig};
-use gemel_ebpf::{Attachment, Capture, XdpClient, XdpMode};
+use gemel_ebpf::{Attachment, Capture, XdpClient, XdpCounters, XdpMode};
 
 use super::{BATCH, Endpoint, Port, PortError, PortInfo};
 use crate::{
@@ -32,6 +32,43 @@ pub struct XdpPort {
     queue: u32,
     /// It speaks for the program.
     is_first: bool,
+    /// What had been counted when the run began.
+    before: Counted,
+}
+
+/// What socket and program have counted since they were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Counted {
+    drops: u64,
+    received: u64,
+    sent: u64,
+    wakeups: u64,
+    program: Option<XdpCounters>,
+}
+
+impl Counted {
+    fn since(&self, before: &Self) -> Self {
+        let program = |now: XdpCounters| {
+            let then = before.program.unwrap_or_default();
+            XdpCounters {
+                redirected: now.redirected - then.redirected,
+                passed_not_ipv6: now.passed_not_ipv6 - then.passed_not_ipv6,
+                passed_not_ours: now.passed_not_ours - then.passed_not_ours,
+                passed_ext_header: now.passed_ext_header - then.passed_ext_header,
+                passed_no_socket: now.passed_no_socket - then.passed_no_socket,
+                passed_malformed: now.passed_malformed - then.passed_malformed,
+                dropped_flood: now.dropped_flood - then.dropped_flood,
+            }
+        };
+        Self {
+            // The kernel may have refused to tell, and that is 0.
+            drops: self.drops.saturating_sub(before.drops),
+            received: self.received - before.received,
+            sent: self.sent - before.sent,
+            wakeups: self.wakeups - before.wakeups,
+            program: self.program.map(program),
+        }
+    }
 }
 
 impl XdpPort {
@@ -95,9 +132,24 @@ impl XdpPort {
                     notes: if number == 0 { notes.clone() } else { Vec::new() },
                     queue: *queue,
                     is_first: number == 0,
+                    before: Counted::default(),
                 })
             })
             .collect()
+    }
+}
+
+impl XdpPort {
+    fn counted(&self) -> Counted {
+        let (kernel, own) = (self.socket.statistics().unwrap_or_default(), self.socket.counters());
+        let program = self.is_first.then(|| self.program.client.counters().ok()).flatten();
+        Counted {
+            drops: kernel.rx_dropped + kernel.rx_ring_full + kernel.fill_ring_empty,
+            received: own.rx_frames,
+            sent: own.tx_frames,
+            wakeups: own.tx_wakeups,
+            program,
+        }
     }
 }
 
@@ -161,30 +213,29 @@ impl Port for XdpPort {
         Ok(())
     }
 
+    fn begin_run(&mut self) {
+        self.before = self.counted();
+    }
+
     fn info(&self) -> PortInfo {
         let program = match self.program.attachment.mode {
             XdpMode::Generic => "generic",
             _ => "native",
         };
         let copy = if self.socket.is_zero_copy() { "zerocopy" } else { "copy" };
-        let statistics = self.socket.statistics().unwrap_or_default();
+        let counted = self.counted().since(&self.before);
         let mut notes = self.notes.clone();
-        let counters = self.socket.counters();
         notes.push(format!(
             "AF_XDP, queue {}: {} frames received, {} sent with {} system calls",
-            self.queue, counters.rx_frames, counters.tx_frames, counters.tx_wakeups
+            self.queue, counted.received, counted.sent, counted.wakeups
         ));
-        if self.is_first
-            && let Ok(counters) = self.program.client.counters()
-        {
+        if let Some(counters) = counted.program {
             notes.push(format!("XDP program: {counters:?}"));
         }
         PortInfo {
             mode: format!("xdp-{program}-{copy}"),
             fallback_reason: self.program.attachment.native_error.as_ref().map(ToString::to_string),
-            receive_drops: statistics.rx_dropped
-                + statistics.rx_ring_full
-                + statistics.fill_ring_empty,
+            receive_drops: counted.drops,
             notes,
         }
     }
@@ -194,3 +245,23 @@ impl Port for XdpPort {
 const RING_PLACES: u64 = 2048;
 /// An Ethernet frame of the usual size.
 const FRAME_LEN_MAX: usize = 1514;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_counts_from_its_beginning() {
+        let program = |redirected| XdpCounters { redirected, ..XdpCounters::default() };
+        let at = |n| Counted {
+            drops: n,
+            received: 10 * n,
+            sent: 20 * n,
+            wakeups: n,
+            program: Some(program(10 * n)),
+        };
+        assert_eq!(at(5).since(&at(3)), at(2));
+        assert_eq!(at(5).since(&Counted::default()), at(5));
+        assert_eq!(Counted { drops: 0, ..at(5) }.since(&at(3)).drops, 0);
+    }
+}

@@ -63,6 +63,9 @@ pub struct Setup {
     /// When a message is sent again for the first time, milliseconds.
     #[serde(default)]
     pub retransmit_ms: Option<u64>,
+    /// Clients send again as RFC 8415 section 15 has it, and for as long as the run goes.
+    #[serde(default)]
+    pub by_rfc: bool,
     /// When clients turn from one server to any, milliseconds.
     #[serde(default)]
     pub any_server_ms: Option<u64>,
@@ -122,6 +125,9 @@ pub struct PairReport {
     pub answered: Percentiles,
     /// The same with unanswered messages as time-outs.
     pub with_losses: Percentiles,
+    /// How many were answered while exchanges were begun.
+    #[serde(default)]
+    pub in_time: Option<u64>,
 }
 
 /// A server that answered.
@@ -238,6 +244,18 @@ pub struct Measured<'a> {
     pub port: PortInfo,
 }
 
+impl Setup {
+    /// When messages are sent again, in words.
+    #[must_use]
+    pub fn sent_again(&self) -> String {
+        match self.retransmit_ms {
+            _ if self.by_rfc => "as RFC 8415 has it".into(),
+            Some(ms) => format!("after {ms} ms"),
+            None => "never".into(),
+        }
+    }
+}
+
 impl Summary {
     /// Works out the figures.
     #[must_use]
@@ -317,6 +335,12 @@ impl Summary {
         }
     }
 
+    /// The figures are not to be relied upon.
+    pub fn invalidate(&mut self, reason: String) {
+        self.valid = false;
+        self.invalid_reasons.push(reason);
+    }
+
     /// The pair whose times stand for the run: the whole exchange, or renewals if there was nothing
     /// else, or what there was most of.
     #[must_use]
@@ -353,6 +377,7 @@ pub fn pairs(stats: &Stats) -> BTreeMap<String, PairReport> {
             let report = PairReport {
                 answered: Percentiles::of(&times.answered),
                 with_losses: Percentiles::of(&times.with_losses()),
+                in_time: Some(stats.answered_in_time(*pair)),
             };
             (pair.as_str().to_owned(), report)
         })
@@ -465,6 +490,7 @@ pub(crate) mod tests {
             returning: None,
             timeout_ms: 1000,
             retransmit_ms: None,
+            by_rfc: false,
             any_server_ms: None,
             interface: "eth9".into(),
             server: "ff02::1:2".into(),
@@ -529,6 +555,12 @@ pub(crate) mod tests {
         {
             assert!(text.contains(piece), "{piece}: {text}");
         }
+        assert!(!text.contains("in all"), "{text}");
+        let report = summary.failover.as_mut().unwrap();
+        report.events.push(report.events[0].clone());
+        report.outage_ms = 400.0;
+        let text = super::text(&summary, &stats);
+        assert!(text.contains("without a REPLY in all 400.0 ms"), "{text}");
     }
 
     #[test]

@@ -278,6 +278,9 @@ fn failover(out: &mut String, report: &FailoverReport) -> std::fmt::Result {
         let silent = if event.silent { ", and there was none any more" } else { "" };
         writeln!(out, "  longest time without a REPLY {:.1} ms{silent}", event.outage_ms)?;
     }
+    if report.events.len() > 1 {
+        writeln!(out, "\nlongest time without a REPLY in all {:.1} ms", report.outage_ms)?;
+    }
     writeln!(
         out,
         "\nduplicates {}   renumbered {}   forgotten {}   lost {}   lifetimes shortened {}",

@@ -85,22 +85,30 @@ impl RampReport {
 }
 
 /// The stretches of a ramp in a straight line, at most `count` of them. Losses are noticed one time-out
-/// after they were due, and percentiles are those of the messages that were answered.
+/// after they were due, those of the end when nothing is begun any more: they belong to the last
+/// stretch. Percentiles are those of the messages that were answered.
 #[must_use]
 pub fn stretches(series: &[Interval], count: usize, valid: bool) -> Vec<Step> {
-    let sent: Vec<_> = series.iter().filter(|interval| interval.started > 0).collect();
-    sent.chunks(sent.len().div_ceil(count.max(1)).max(1))
-        .map(|stretch| {
-            let sum = |of: fn(&Interval) -> u64| stretch.iter().map(|interval| of(interval)).sum();
-            let length: f64 = stretch.iter().map(|interval| interval.length_s).sum();
-            let longest =
-                |of: fn(&Interval) -> f64| stretch.iter().map(|i| of(i)).fold(0.0, f64::max);
+    let begins = |at: &usize| series[*at].started > 0;
+    let sent: Vec<usize> = (0..series.len()).filter(begins).collect();
+    let chunks: Vec<&[usize]> = sent.chunks(sent.len().div_ceil(count.max(1)).max(1)).collect();
+    let ends = chunks.iter().skip(1).map(|next| next[0]).chain([series.len()]);
+    chunks
+        .iter()
+        .zip(ends)
+        .map(|(chunk, end)| {
+            let stretch = || chunk.iter().map(|at| &series[*at]);
+            let with_tail = &series[chunk[0]..end];
+            let sum = |of: fn(&Interval) -> u64| stretch().map(of).sum();
+            let length: f64 = stretch().map(|interval| interval.length_s).sum();
+            let longest = |of: fn(&Interval) -> f64| with_tail.iter().map(of).fold(0.0, f64::max);
+            let bad: u64 = with_tail.iter().map(|interval| interval.lost + interval.failed).sum();
             let started: u64 = sum(|interval| interval.started);
             let completed: u64 = sum(|interval| interval.completed);
             Step {
                 rate: float(started) / length,
                 exchanges_per_s: float(completed) / length,
-                loss: ratio(sum(|interval| interval.lost + interval.failed), started),
+                loss: ratio(bad, started),
                 p50_us: longest(|interval| interval.p50_us),
                 p99_us: longest(|interval| interval.p99_us),
                 valid,
@@ -168,12 +176,19 @@ mod tests {
         };
         let mut series: Vec<_> = (1..=7).map(|n| second(n * 10, n, 5.0)).collect();
         series[4].p99_us = 70.0;
-        series.push(Interval { length_s: 0.4, ..Interval::default() });
+        // What the last second lost is noticed when nothing is begun any more.
+        series.push(Interval { length_s: 1.0, lost: 14, p99_us: 8.0, ..Interval::default() });
         let steps = stretches(&series, 3, true);
         assert_eq!(steps.len(), 3);
         assert_eq!((steps[0].rate, steps[1].rate, steps[2].rate), (20.0, 50.0, 70.0));
-        assert_eq!((steps[1].p99_us, steps[2].p99_us), (70.0, 5.0));
+        assert_eq!((steps[1].p99_us, steps[2].p99_us), (70.0, 8.0));
         assert!((steps[0].loss - 0.1).abs() < 1e-9);
+        assert!((steps[2].loss - 0.3).abs() < 1e-9, "{}", steps[2].loss);
+        // Nor is a pause in the middle forgotten.
+        series.insert(1, Interval { length_s: 1.0, lost: 12, ..Interval::default() });
+        let steps = stretches(&series, 3, true);
+        assert!((steps[0].loss - 0.3).abs() < 1e-9, "{}", steps[0].loss);
+        assert_eq!(steps[0].rate, 20.0);
         assert_eq!(stretches(&[], 3, true), []);
     }
 }

@@ -137,7 +137,8 @@ impl StormReport {
         const LINES: usize = 20;
         const WIDTH: f64 = 50.0;
         for point in self.curve.iter().step_by(self.curve.len().div_ceil(LINES).max(1)) {
-            let share = ratio(point.clients, self.clients);
+            // A report that was stored may say anything.
+            let share = ratio(point.clients, self.clients).min(1.0);
             let bar: String = (0..whole(share * WIDTH)).map(|_| '█').collect();
             writeln!(f, "  {:>9.3} s {:>6.2} % {bar}", point.at_s, share * 100.0)?;
         }
@@ -178,6 +179,15 @@ mod tests {
         assert!(about(some.until_50_s, 0.5) && about(some.until_90_s, 0.9), "{some:?}");
         assert_eq!((some.until_99_s, some.until_all_s), (None, None));
         assert!(some.to_string().contains("all served after never"), "{some}");
+    }
+
+    #[test]
+    fn a_curve_beyond_all_clients_is_drawn_to_the_edge() {
+        let mut report = report(95, 100);
+        report.curve = vec![Served { at_s: 1.0, clients: u64::MAX }];
+        assert_eq!(report.to_string().matches('█').count(), 50);
+        report.clients = 0;
+        assert!(report.to_string().matches('█').count() <= 50);
     }
 
     #[test]

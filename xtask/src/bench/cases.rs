@@ -52,6 +52,8 @@ pub(super) struct Sample {
     pub(super) per_s: f64,
     /// What ended the search for that rate.
     pub(super) limited_by: &'static str,
+    /// The generator was not disturbed in the run at that rate, where it was searched for.
+    pub(super) undisturbed: Option<bool>,
     /// The same as fast as answered, where the rate was searched for.
     pub(super) closed_loop_per_s: Option<f64>,
     /// How packets are received and sent.
@@ -61,6 +63,8 @@ pub(super) struct Sample {
     pub(super) advertise_p99_us: Option<f64>,
     pub(super) reply_p50_us: Option<f64>,
     pub(super) reply_p99_us: Option<f64>,
+    /// Why these latencies may be those of the generator.
+    pub(super) latency_invalid: Vec<String>,
     /// How long after the last load the partner knew all leases, s.
     pub(super) caught_up_s: Option<f64>,
 }
@@ -159,6 +163,9 @@ impl Sample {
         if let (Some(advertise), Some(reply)) = (self.advertise_p99_us, self.reply_p99_us) {
             text += &format!(", at a fifth p99 ADVERTISE {advertise:.0} us, REPLY {reply:.0} us");
         }
+        if !self.latency_invalid.is_empty() {
+            text += &format!(" (NOT VALID: {})", self.latency_invalid.join("; "));
+        }
         if let Some(seconds) = self.caught_up_s {
             text += &format!(", the partner knew all after {seconds:.2} s");
         }
@@ -170,12 +177,15 @@ impl Sample {
         json!({
             "per_s": self.per_s,
             "limited_by": self.limited_by,
+            "undisturbed": self.undisturbed,
             "closed_loop_per_s": self.closed_loop_per_s,
             "mode": self.mode,
             "advertise_p50_us": self.advertise_p50_us,
             "advertise_p99_us": self.advertise_p99_us,
             "reply_p50_us": self.reply_p50_us,
             "reply_p99_us": self.reply_p99_us,
+            "latency_valid": self.advertise_p99_us.map(|_| self.latency_invalid.is_empty()),
+            "latency_invalid_reasons": self.latency_invalid,
             "caught_up_s": self.caught_up_s,
         })
     }
@@ -236,18 +246,37 @@ fn search(args: &Compare, client: &Interface, change: impl FnOnce(&mut Load)) ->
     load.pace = Pace::Rate(highest.per_s * LATENCY_SHARE);
     load.seed = 1000;
     let quiet = load.run(client)?;
-    let time = |pair: &str, key: &str| quiet["pairs"][pair]["with_losses"][key].as_f64();
     Ok(Sample {
         per_s: highest.per_s,
         limited_by: highest.limited_by,
+        undisturbed: Some(highest.undisturbed),
         closed_loop_per_s: Some(highest.closed_loop_per_s),
-        mode: String::new(),
+        ..latencies(&quiet)
+    })
+}
+
+/// The latencies of a run, and what is to be said against them.
+fn latencies(summary: &Value) -> Sample {
+    let time = |pair: &str, key: &str| summary["pairs"][pair]["with_losses"][key].as_f64();
+    Sample {
         advertise_p50_us: time("solicit_advertise", "p50_us"),
         advertise_p99_us: time("solicit_advertise", "p99_us"),
         reply_p50_us: time("request_reply", "p50_us"),
         reply_p99_us: time("request_reply", "p99_us"),
-        caught_up_s: None,
-    })
+        latency_invalid: invalid_reasons(summary),
+        ..Sample::default()
+    }
+}
+
+/// Why the figures of a run may be those of the generator; nothing if they are valid.
+pub(super) fn invalid_reasons(summary: &Value) -> Vec<String> {
+    if summary["valid"] == true {
+        return Vec::new();
+    }
+    let reasons = summary["invalid_reasons"].as_array();
+    let texts = reasons.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+    let texts: Vec<String> = texts.collect();
+    if texts.is_empty() { vec!["the generator gave no reason".into()] } else { texts }
 }
 
 fn pair(args: &Compare) -> Result<Sample> {
@@ -297,4 +326,27 @@ fn packets(args: &Compare, client: &Interface) -> Result<Sample> {
     let per_s = found["packets_per_s"].as_f64().context("no packets_per_s in the report")?;
     let mode = found["mode"].as_str().unwrap_or_default().to_owned();
     Ok(Sample { per_s, mode, ..Sample::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_of_a_run_that_is_not_valid_are_marked() {
+        let times = json!({"with_losses": {"p50_us": 5.0, "p99_us": 9.0}});
+        let mut summary = json!({"valid": true, "pairs": {"request_reply": times}});
+        let good = latencies(&summary);
+        assert_eq!((good.reply_p99_us, good.advertise_p99_us), (Some(9.0), None));
+        assert!(good.latency_invalid.is_empty());
+        summary["valid"] = false.into();
+        summary["invalid_reasons"] = json!(["it was late"]);
+        let bad = latencies(&summary);
+        assert_eq!(bad.latency_invalid, ["it was late"]);
+        let bad = Sample { advertise_p99_us: Some(1.0), ..bad };
+        assert!(bad.line().contains("NOT VALID: it was late"), "{}", bad.line());
+        assert_eq!(bad.json()["latency_valid"], false);
+        assert_eq!(Sample::default().json()["latency_valid"], Value::Null);
+        assert_eq!(invalid_reasons(&Value::Null).len(), 1);
+    }
 }

@@ -110,11 +110,16 @@ impl Compare {
             let names: Vec<_> = CASES.iter().map(|case| case.name()).collect();
             bail!("there is no case {unknown:?}; there are {}", names.join(", "));
         }
-        let cases: Vec<Case> = CASES
-            .into_iter()
-            .filter(|case| args.only.is_empty() || args.only.iter().any(|n| n == case.name()))
-            .filter(|case| !case.is_kea() || kea::is_installed())
-            .collect();
+        let (cases, missing) = chosen(&args.only, kea::is_installed());
+        if !missing.is_empty() {
+            let names: Vec<_> = missing.iter().map(|case| case.name()).collect();
+            let names = names.join(", ");
+            ensure!(
+                args.only.is_empty(),
+                "Kea is not installed, which {names} needs: --install-peers installs it"
+            );
+            eprintln!("left out, because Kea is not installed: {names}");
+        }
         // One case after the other in each round, so that whatever changes on the machine in the
         // meantime touches all alike.
         let mut samples = Samples::new();
@@ -151,6 +156,14 @@ impl Compare {
         }
         args
     }
+}
+
+/// The cases that are measured, and those that cannot be for want of Kea.
+fn chosen(only: &[String], has_kea: bool) -> (Vec<Case>, Vec<Case>) {
+    CASES
+        .into_iter()
+        .filter(|case| only.is_empty() || only.iter().any(|name| name == case.name()))
+        .partition(|case| !case.is_kea() || has_kea)
 }
 
 /// Median, lowest and highest.
@@ -215,6 +228,16 @@ fn report(args: &Compare, samples: &Samples) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cases_are_left_out_only_for_want_of_kea() {
+        let only = |name: &str| vec![name.to_owned()];
+        assert_eq!(chosen(&[], true), (CASES.to_vec(), vec![]));
+        let (cases, missing) = chosen(&[], false);
+        assert_eq!((cases.len(), missing), (6, vec![Case::Kea, Case::KeaPair]));
+        assert_eq!(chosen(&only("kea"), false), (vec![], vec![Case::Kea]));
+        assert_eq!(chosen(&only("pair"), false), (vec![Case::Pair], vec![]));
+    }
 
     #[test]
     fn medians() {

@@ -22,6 +22,26 @@ fn cell(samples: &[Sample], value: fn(&Sample) -> Option<f64>) -> String {
     if median.is_finite() { format!("{median:.0} ({low:.0} to {high:.0})") } else { "-".to_owned() }
 }
 
+/// The same for latencies, with a star if some of them may be the generator's.
+fn latency_cell(samples: &[Sample], value: fn(&Sample) -> Option<f64>) -> String {
+    let cell = cell(samples, value);
+    let doubtful = samples.iter().any(|sample| !sample.latency_invalid.is_empty());
+    if doubtful && cell != "-" { cell + " *" } else { cell }
+}
+
+/// What the star means, if there is one.
+fn star(samples: &Samples) -> Option<String> {
+    let all = || samples.values().flatten().filter(|sample| sample.advertise_p99_us.is_some());
+    let bad = all().filter(|sample| !sample.latency_invalid.is_empty()).count();
+    (bad > 0).then(|| {
+        format!(
+            "* {bad} of all {} measurements of latency are not valid: the generator was late or had \
+             not all of its core, so part of these times is its own.",
+            all().count()
+        )
+    })
+}
+
 /// One row for each case: title, rate, latencies, mode.
 fn rows(samples: &Samples) -> Vec<[String; 5]> {
     let row = |case: &Case| {
@@ -30,8 +50,8 @@ fn rows(samples: &Samples) -> Vec<[String; 5]> {
         Some([
             case.title().to_owned(),
             format!("{} {unit}", cell(samples, |sample| Some(sample.per_s))),
-            cell(samples, |sample| sample.advertise_p99_us),
-            cell(samples, |sample| sample.reply_p99_us),
+            latency_cell(samples, |sample| sample.advertise_p99_us),
+            latency_cell(samples, |sample| sample.reply_p99_us),
             samples.first().map(|sample| sample.mode.clone()).unwrap_or_default(),
         ])
     };
@@ -76,7 +96,25 @@ pub(super) fn table(samples: &Samples) -> String {
     for (what, ratio, goal) in ratios(samples) {
         let _ = writeln!(text, "{what}: {ratio:.2} (aim: {goal})");
     }
+    if let Some(star) = star(samples) {
+        let _ = writeln!(text, "{star}");
+    }
     text + "Latencies at a fifth of each one's highest rate, losses counted as late; veth."
+}
+
+fn has_kea(samples: &Samples) -> bool {
+    CASES.iter().any(|case| case.is_kea() && samples.contains_key(case.name()))
+}
+
+/// What is not bound to a core, and what is not there at all.
+fn unbound(samples: &Samples, kea: Option<String>) -> String {
+    if has_kea(samples) {
+        let version = kea.map(|version| format!(" {version}")).unwrap_or_default();
+        format!("The standby of Gemel's pair and Kea{version} are not bound to a core.")
+    } else {
+        "The standby of Gemel's pair is not bound to a core. Kea was not measured in this run."
+            .into()
+    }
 }
 
 /// Writes the page and its picture.
@@ -104,25 +142,31 @@ fn page(args: &Compare, samples: &Samples, picture: &str) -> String {
     let _ = writeln!(
         text,
         "Machine: {model}, {cores} cores, kernel {}, a veth pair between network namespaces. \
-         Generator on core {}, server with all its threads on core {}. The standby of Gemel's pair and \
-         Kea{} are not bound to a core.\n",
+         Generator on core {}, server with all its threads on core {}. {}\n",
         kernel(),
         args.generator_core,
         args.server_core,
-        kea::version().map(|version| format!(" {version}")).unwrap_or_default(),
+        unbound(samples, kea::version().ok()),
     );
     let _ = writeln!(
         text,
         "Median of {} rounds (lowest to highest); one case after the other in each round. An \
          exchange is SOLICIT, ADVERTISE, REQUEST, REPLY for one address, each of a client that \
          was not there before. The rate is the highest that was offered in an open loop with at \
-         most 0.1 % of the exchanges lost (Kea: 2.5 %), for {} s a step. Latencies are at {} of \
+         most 0.1 % of the exchanges lost{} and the others done in time, for {} s a step; if \
+         less was done than was offered, what was done. Latencies are at {} of \
          each one's own highest rate, counted from when a message was due, lost ones as late.\n",
-        args.repetitions, args.step_seconds, LATENCY_SHARE,
+        args.repetitions,
+        if has_kea(samples) { " (Kea: 2.5 %)" } else { "" },
+        args.step_seconds,
+        LATENCY_SHARE,
     );
     text += "| | rate | ADVERTISE p99, µs | REPLY p99, µs | mode |\n|---|--:|--:|--:|---|\n";
     for row in rows(samples) {
         let _ = writeln!(text, "| {} |", row.join(" | "));
+    }
+    if let Some(star) = star(samples) {
+        let _ = writeln!(text, "\n\\{star}");
     }
     text += "\n| ratio of medians | | aim |\n|---|--:|--:|\n";
     for (what, ratio, goal) in ratios(samples) {
@@ -172,9 +216,26 @@ mod tests {
     }
 
     #[test]
+    fn latencies_that_are_not_valid_have_a_star() {
+        let mut samples = samples();
+        for sample in samples.get_mut(Case::Pair.name()).unwrap() {
+            sample.advertise_p99_us = Some(70.0);
+        }
+        assert!(!table(&samples).contains('*'));
+        samples.get_mut(Case::Pair.name()).unwrap()[1].latency_invalid = vec!["late".into()];
+        let text = table(&samples);
+        assert!(text.contains("70 (70 to 70) *"), "{text}");
+        assert!(text.contains("* 1 of all 2 measurements of latency are not valid"), "{text}");
+        assert_eq!(text.matches('*').count(), 2, "the other cases have none: {text}");
+    }
+
+    #[test]
     fn what_was_not_measured_is_left_out() {
         let mut samples = samples();
+        let kea = || Some("2.2.0".to_owned());
+        assert!(unbound(&samples, kea()).contains("Kea 2.2.0 are not bound"));
         samples.retain(|name, _| !name.starts_with("kea"));
+        assert!(unbound(&samples, kea()).contains("Kea was not measured"));
         assert_eq!(ratios(&samples).len(), 3);
         let text = table(&samples);
         assert!(!text.contains("Kea") && text.contains("701 (700 to 702) packets/s"), "{text}");

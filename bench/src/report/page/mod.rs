@@ -340,6 +340,21 @@ mod tests {
     }
 
     #[test]
+    fn the_page_tells_how_clients_send_again() {
+        let (mut summary, stats) = sample();
+        let row = |summary: &Summary| {
+            let html = page(summary, &stats);
+            let (_, rest) = html.split_once("<td>sent again</td><td class=\"text\">").unwrap();
+            rest.split_once('<').unwrap().0.to_owned()
+        };
+        assert_eq!(row(&summary), "never");
+        summary.setup.retransmit_ms = Some(250);
+        assert_eq!(row(&summary), "after 250 ms");
+        summary.setup.by_rfc = true;
+        assert_eq!(row(&summary), "as RFC 8415 has it");
+    }
+
+    #[test]
     fn an_empty_run_still_makes_a_page() {
         let (mut summary, _) = sample();
         summary.series.clear();

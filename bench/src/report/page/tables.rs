@@ -132,10 +132,7 @@ pub(super) fn setup(out: &mut String, summary: &Summary) -> fmt::Result {
         ("server", setup.server.clone()),
         ("seed", setup.seed.to_string()),
         ("time-out", format!("{} ms", setup.timeout_ms)),
-        (
-            "sent again",
-            setup.retransmit_ms.map_or_else(|| "never".into(), |ms| format!("after {ms} ms")),
-        ),
+        ("sent again", setup.sent_again()),
         ("relay agents", setup.relay_depth.to_string()),
         ("kernel", environment.kernel.clone()),
         ("processor", format!("{}, {} cores{guest}", environment.cpu, environment.cores)),

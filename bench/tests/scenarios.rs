@@ -132,10 +132,6 @@ impl Server {
     }
 }
 
-fn traffic(choice: Choice) -> Traffic {
-    Traffic { na: true, pd: false, rapid_commit: false, renew_share: 0.0, choice, relay: None }
-}
-
 struct Run {
     choice: Choice,
     pace: Pace,
@@ -155,7 +151,8 @@ impl Run {
         let slots = u32::try_from(world.clients.len()).unwrap();
         let mut patience = self.patience;
         patience.end = patience.end.map(|after| clock.now() + after);
-        let mut engine = Engine::new(traffic(self.choice), world, slots, patience, 7, clock.now());
+        let mut engine =
+            Engine::new(Traffic::addresses(self.choice), world, slots, patience, 7, clock.now());
         let begin = clock.now();
         if self.storm {
             engine.watch_served(begin, self.pace == Pace::AtOnce);
@@ -389,7 +386,7 @@ fn threads_hand_each_other_what_is_not_theirs() {
                 let mut port = Crossed { server, own, other, buffer: vec![0; 1452] };
                 let patience = Patience::once(5 * SECOND);
                 let parts = (number, 2);
-                let choice = traffic(Choice::Fresh);
+                let choice = Traffic::addresses(Choice::Fresh);
                 let mut engine = Engine::part(choice, world, 64, patience, 7, begin, parts);
                 let mut schedule =
                     Schedule::new(Pace::Window(8), begin, 60 * SECOND, Some(count.into()));

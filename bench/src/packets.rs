@@ -14,18 +14,23 @@ use crate::{
     client::{ClientIndex, Identities},
     clock::Clock,
     message::{Outgoing, Traffic},
-    number::{SECOND_NS, low32, seconds},
+    number::{SECOND_NS, float, low32, seconds},
     port::{BATCH, Port},
+    schedule::{Pace, Schedule},
 };
 
 /// Silence after which what is outstanding counts as lost.
 const LOST_AFTER: u64 = SECOND_NS / 20;
 
+/// A packet that could not be sent for so long is not sent at all: what a pause of the generator has
+/// piled up would be a burst that nobody asked for.
+const LATE_MAX: u64 = SECOND_NS / 500;
+
 /// How packets are sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Flow {
-    /// How many are outstanding.
-    pub window: u32,
+    /// How many are outstanding, or how many go out in a second whatever comes back.
+    pub pace: Pace,
     /// Clients that they come from, in turn.
     pub clients: u32,
     /// Seed of the clients' identities.
@@ -45,15 +50,18 @@ pub struct PacketReport {
     pub reflected: u64,
     /// Anything else received.
     pub other: u64,
-    /// Packets that nothing came back for.
+    /// Packets that nothing came back for; with a rate also those on their way at the end.
     pub lost: u64,
+    /// With a rate: packets that were not sent when they were due, nor later.
+    #[serde(default)]
+    pub not_sent: u64,
     /// Length of the run.
     pub seconds: f64,
     /// ADVERTISE and reflected packets per second.
     pub packets_per_s: f64,
 }
 
-/// Keeps `window` packets outstanding for as long as the flow lasts.
+/// Keeps packets on their way, as the flow's pace has it, for as long as it lasts.
 ///
 /// # Errors
 /// If the port breaks.
@@ -66,6 +74,7 @@ pub fn run(
 ) -> io::Result<PacketReport> {
     let identities = Identities::new(flow.seed);
     let begin = clock.now();
+    let mut schedule = Schedule::new(flow.pace, begin, flow.duration, None);
     let mut report = PacketReport::default();
     let (mut outstanding, mut heard) = (0_u32, begin);
     loop {
@@ -77,24 +86,37 @@ pub fn run(
                 _ => report.other += 1,
             })?;
         report.other += foreign;
-        let came = low32(report.advertises + report.reflected - before);
+        let back = report.advertises + report.reflected;
+        let came = low32(back - before);
         outstanding = outstanding.saturating_sub(came);
         let now = clock.now();
         if came > 0 {
             heard = now;
-        } else if outstanding > 0 && now - heard > LOST_AFTER {
+        } else if !schedule.is_open_loop() && outstanding > 0 && now - heard > LOST_AFTER {
             report.lost += u64::from(outstanding);
             (outstanding, heard) = (0, now);
         }
         if now - begin >= flow.duration || stop.load(Ordering::Relaxed) {
+            if schedule.is_open_loop() {
+                report.lost = report.sent.saturating_sub(back);
+                while schedule.due(now, 0).is_some() {
+                    schedule.advance();
+                    report.not_sent += 1;
+                }
+            }
             report.seconds = seconds(now - begin);
-            #[expect(clippy::cast_precision_loss, reason = "a rate")]
-            let packets = (report.advertises + report.reflected) as f64;
-            report.packets_per_s = packets / report.seconds;
+            report.packets_per_s = float(back) / report.seconds;
             return Ok(report);
         }
-        let room = u32::try_from(BATCH).unwrap_or(u32::MAX).min(flow.window - outstanding);
-        for _ in 0..room {
+        let mut room = BATCH;
+        while room > 0
+            && let Some(due) = schedule.due(now, outstanding)
+        {
+            if now - due > LATE_MAX {
+                schedule.advance();
+                report.not_sent += 1;
+                continue;
+            }
             let number = report.sent;
             let client = ClientIndex(low32(number % u64::from(flow.clients)));
             let [_, a, b, c] = low32(number & 0x00ff_ffff).to_be_bytes();
@@ -111,8 +133,10 @@ pub fn run(
             if !port.send(&mut |buffer| traffic.write(&outgoing, buffer).ok())? {
                 break;
             }
+            schedule.advance();
             report.sent += 1;
-            outstanding += 1;
+            outstanding = outstanding.saturating_add(1);
+            room -= 1;
         }
         port.flush()?;
     }
@@ -125,14 +149,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_is_counted_and_what_does_not_is_lost() {
-        let traffic = Traffic {
-            na: true,
-            pd: false,
-            rapid_commit: false,
-            renew_share: 0.0,
-            choice: Choice::InTurn,
-            relay: None,
-        };
+        let traffic = Traffic::addresses(Choice::InTurn);
         // Reflects two of three, the second as an ADVERTISE.
         let mut number = 0_u64;
         let mut port = MemoryPort::new(move |datagram: &[u8], reply: &mut [u8]| {
@@ -145,7 +162,7 @@ mod tests {
             }
             Some(datagram.len())
         });
-        let flow = Flow { window: 30, clients: 7, seed: 1, duration: SECOND_NS / 5 };
+        let flow = Flow { pace: Pace::Window(30), clients: 7, seed: 1, duration: SECOND_NS / 5 };
         let report =
             run(&mut port, &traffic, &flow, &Clock::start(), &AtomicBool::new(false)).unwrap();
         assert!(report.lost >= 30, "{report:?}");
@@ -154,5 +171,24 @@ mod tests {
         let back = report.advertises + report.reflected;
         assert!(report.sent - back - report.lost <= 30, "{report:?}");
         assert_eq!(report.other, 0);
+    }
+
+    #[test]
+    fn a_rate_goes_on_when_nothing_comes_back() {
+        let traffic = Traffic::addresses(Choice::InTurn);
+        let mut number = 0_u64;
+        let mut port = MemoryPort::new(move |datagram: &[u8], reply: &mut [u8]| {
+            reply[..datagram.len()].copy_from_slice(datagram);
+            number += 1;
+            number.is_multiple_of(10).then_some(datagram.len())
+        });
+        let flow =
+            Flow { pace: Pace::Rate(10_000.0), clients: 7, seed: 1, duration: SECOND_NS / 5 };
+        let report =
+            run(&mut port, &traffic, &flow, &Clock::start(), &AtomicBool::new(false)).unwrap();
+        // However the machine is loaded: all that was due was sent or is counted as not sent.
+        assert_eq!(report.sent + report.not_sent, 2000, "{report:?}");
+        assert_eq!(report.lost + report.reflected, report.sent, "{report:?}");
+        assert_eq!(report.reflected, report.sent / 10, "{report:?}");
     }
 }

@@ -184,4 +184,13 @@ impl AnyPort {
             },
         }
     }
+
+    /// What the port turned out to be.
+    #[must_use]
+    pub fn info(&self) -> PortInfo {
+        match self {
+            Self::Xdp(port) => port.info(),
+            Self::Socket(port) => port.info(),
+        }
+    }
 }

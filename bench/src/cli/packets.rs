@@ -10,12 +10,11 @@ use serde_json::json;
 use super::{OK, args::CommonArgs, args::rate, opened::Opened};
 use crate::{
     clock::Clock,
-    number::whole,
+    number::{low32, whole},
     os::{self, Interface},
-    packets::{self, Flow},
+    packets::{self, Flow, Pace},
     port::AnyPort,
     reflector::Reflector,
-    schedule::Pace,
 };
 
 #[derive(Clone, Debug, Args)]
@@ -27,6 +26,10 @@ pub(super) struct PacketsArgs {
     /// Packets per second, whatever comes back (open loop).
     #[arg(long, value_name = "R", conflicts_with = "window", value_parser = rate)]
     rate: Option<f64>,
+    /// With --rate: so many packets at once, then a pause [default: those of a millisecond].
+    #[arg(long, value_name = "N", requires = "rate",
+          value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
+    burst: Option<u32>,
     /// Length of the run.
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = rate)]
     seconds: f64,
@@ -34,11 +37,19 @@ pub(super) struct PacketsArgs {
     common: CommonArgs,
 }
 
+impl PacketsArgs {
+    fn pace(&self) -> Pace {
+        let Some(rate) = self.rate else { return Pace::Window(self.window) };
+        let packets = self.burst.unwrap_or_else(|| low32(whole(rate / 1000.0).max(1)));
+        Pace::Bursts { packets, every: whole(f64::from(packets) / rate * 1e9).max(1) }
+    }
+}
+
 pub(super) fn packets(args: &PacketsArgs) -> anyhow::Result<u8> {
     let common = &args.common;
     let Opened { interface, traffic, mut ports, .. } = Opened::new(common)?;
     let flow = Flow {
-        pace: args.rate.map_or(Pace::Window(args.window), Pace::Rate),
+        pace: args.pace(),
         clients: common.clients,
         seed: common.seed,
         duration: whole(args.seconds * 1e9),

@@ -21,7 +21,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::gemel::{Binding, Config, Durability, LinkConfig, Mode, Server};
-use crate::{Interface, Lab, Link, requirement, run, wait};
+use crate::{Interface, Lab, Link, Switch, requirement, run, wait};
 
 /// The name of the relationship.
 pub const RELATIONSHIP: &str = "pair";
@@ -243,29 +243,16 @@ impl Pair {
     /// When they do not get there; the error shows what they logged.
     pub fn start_apart(name: &str, options: &Options) -> Result<Self> {
         let lab = Lab::new(name)?;
-        let switch = lab.namespace("switch")?;
+        let mut switch = Switch::new(&lab)?;
         let namespaces = [lab.namespace("server-a")?, lab.namespace("server-b")?];
         let clients = lab.namespace("client")?;
-        // Multicast goes to all ports, as it does while no router asks for listeners.
-        let bridge = ["link", "add", "gml-br0", "up", "type", "bridge", "mcast_snooping", "0"];
-        switch.run("ip", &bridge)?;
-        let attach = |port: &Interface| {
-            switch.run("ip", &["link", "set", port.name(), "master", "gml-br0"]).map(drop)
-        };
-        let link = Link::default();
-        let (client, port) = link.connect((&clients, "gml-c0"), (&switch, "gml-p0"))?;
-        attach(&port)?;
-        let mut server_ends = Vec::new();
-        let mut ports = Vec::new();
-        for (namespace, port_name) in namespaces.iter().zip(["gml-p1", "gml-p2"]) {
-            let (end, port) = link.connect((namespace, "gml-s0"), (&switch, port_name))?;
-            attach(&port)?;
-            server_ends.push(end);
-            ports.push(port);
-        }
+        let (client, _) = switch.plug(&clients, "gml-c0")?;
+        let [(first, first_port), (second, second_port)] =
+            [switch.plug(&namespaces[0], "gml-s0")?, switch.plug(&namespaces[1], "gml-s0")?];
+        let (server_ends, ports) = ([first, second], [first_port, second_port]);
         server_ends[0].add_address("2001:db8:1::1/64")?;
         server_ends[1].add_address("2001:db8:1::2/64")?;
-        let (first, second) = link
+        let (first, second) = Link::default()
             .connect((&namespaces[0], FAILOVER_INTERFACE), (&namespaces[1], FAILOVER_INTERFACE))?;
         let failover = [first, second];
         for (end, address) in failover.iter().zip(ADDRESSES) {
@@ -283,7 +270,6 @@ impl Pair {
         for server in [&mut secondary, &mut primary] {
             server.wait_ready()?;
         }
-        let ports = [ports.remove(0), ports.remove(0)];
         let pair =
             Self { servers: [primary, secondary], configs, client, failover, macs, ports, lab };
         Ok(pair)

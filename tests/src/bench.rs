@@ -300,6 +300,16 @@ fn ia(wanted: Wanted) -> &'static str {
     }
 }
 
+/// Starts the generator on an interface; the words of its command line are apart by blanks.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start(interface: &Interface, words: &str) -> Result<Process> {
+    let mut command = interface.namespace().command(requirement::binary("gemel-bench")?);
+    command.args(words.split_whitespace()).args(["--interface", interface.name()]);
+    Process::spawn("gemel-bench", command)
+}
+
 /// Runs the generator to its end, with its progress on standard error, and returns its summary.
 ///
 /// # Errors

@@ -26,11 +26,8 @@ fn lab() -> Result<Direct> {
 
 /// The generator in the clients' namespace.
 fn bench(lab: &Direct, words: &str) -> Result<Process> {
-    let interface = &lab.client_interface;
-    let mut command = interface.namespace().command(requirement::binary("gemel-bench")?);
     let words = words.replace("DIR", &lab.lab.dir().display().to_string());
-    command.args(words.split(' ')).args(["--interface", interface.name()]);
-    Process::spawn("gemel-bench", command)
+    gemel_tests::bench::start(&lab.client_interface, &words)
 }
 
 /// The generator without a network; returns exit status and output.

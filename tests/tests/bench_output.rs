@@ -9,11 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use common::pair::{NOTICE, with_pair};
 use common::{Direct, show_log};
-use gemel_tests::bench::Disturbed;
+use gemel_tests::bench::{Disturbed, offline};
 use gemel_tests::browser::{self, Dom};
 use gemel_tests::gemel::{LinkConfig, Mode};
 use gemel_tests::pair::{Options, Role};
-use gemel_tests::{Process, require, requirement, wait};
+use gemel_tests::{Process, require, wait};
 use serde_json::Value;
 
 /// How long a run may take beyond its load.
@@ -28,15 +28,6 @@ fn lab() -> Result<Direct> {
 fn bench(lab: &Direct, words: &str) -> Result<Process> {
     let words = words.replace("DIR", &lab.lab.dir().display().to_string());
     gemel_tests::bench::start(&lab.client_interface, &words)
-}
-
-/// The generator without a network; returns exit status and output.
-fn offline(words: &[&str]) -> Result<(i32, String)> {
-    let mut command = std::process::Command::new(requirement::binary("gemel-bench")?);
-    command.args(words);
-    let mut process = Process::spawn("gemel-bench", command)?;
-    let status = process.wait(BEYOND)?;
-    Ok((status.code().context("killed")?, process.lines().join("\n")))
 }
 
 fn json(path: &Path) -> Result<Value> {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::cases::{BINDINGS, One};
 use super::peers;
+use crate::measuring::Cores;
 use crate::setup;
 
 /// Arguments of `cargo xtask bench avalanche`.
@@ -22,12 +23,8 @@ pub(crate) struct Avalanche {
     /// Seconds within which they begin.
     #[arg(long, default_value_t = 1.0)]
     within: f64,
-    /// Core of the server. Kea is not bound to a core.
-    #[arg(long, default_value_t = 1)]
-    server_core: u32,
-    /// Core of the generator.
-    #[arg(long, default_value_t = 0)]
-    generator_core: u32,
+    #[command(flatten)]
+    cores: Cores,
     /// Install Kea from Debian's packages, if it is missing.
     #[arg(long)]
     install_peers: bool,
@@ -43,7 +40,8 @@ impl Avalanche {
         }
         let mut report = Vec::new();
         for clients in [self.clients, self.few] {
-            let one = One::start(self.server_core, Mode::Auto, Durability::PowerLoss, BINDINGS)?;
+            let one =
+                One::start(self.cores.server_core, Mode::Auto, Durability::PowerLoss, BINDINGS)?;
             report.push(self.measure("Gemel, power-loss durability", &one.client, clients)?);
         }
         if kea::is_installed() {
@@ -60,7 +58,7 @@ impl Avalanche {
         let mut command = client.namespace().command(requirement::binary("gemel-bench")?);
         command.args(["avalanche", "--json", "--interface", client.name()]);
         command.args(["--clients", &clients.to_string(), "--within", &self.within.to_string()]);
-        command.args(["--core", &self.generator_core.to_string()]);
+        command.args(["--core", &self.cores.generator_core.to_string()]);
         let storm = run(command)?["scenario"].clone();
         let figure = |key: &str| storm[key].as_f64();
         let seconds = |key: &str| match figure(key) {

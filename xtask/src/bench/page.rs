@@ -107,8 +107,8 @@ fn page(args: &Compare, samples: &Samples, picture: &str) -> String {
          Generator on core {}, server with all its threads on core {}. The standby of Gemel's pair and \
          Kea{} are not bound to a core.\n",
         kernel(),
-        args.generator_core,
-        args.server_core,
+        args.cores.generator_core,
+        args.cores.server_core,
         kea::version().map(|version| format!(" {version}")).unwrap_or_default(),
     );
     let _ = writeln!(

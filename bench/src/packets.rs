@@ -31,8 +31,8 @@ const SLEEP_MAX: u64 = SECOND_NS / 1000;
 pub enum Pace {
     /// So many are outstanding, always.
     Window(u32),
-    /// Whatever comes back. A burst that is more than its distance late is left out: what a pause of
-    /// the generator piles up would be a load that nobody asked for.
+    /// Whatever comes back. Bursts that become due before the one before is out are left out: what a
+    /// pause of the generator piles up would be a load that nobody asked for.
     Bursts {
         /// How many go out at once.
         packets: u32,
@@ -153,11 +153,8 @@ impl<P: Port> Sender<'_, P> {
         loop {
             while self.receive()? > 0 {}
             let now = clock.now();
-            // What is left out was to be sent, too.
-            let missed = now.saturating_sub(next) / every;
-            self.report.not_sent += missed * u64::from(packets);
-            next += missed * every;
             if over(now) {
+                self.leave_out(now.saturating_sub(next) / every, packets);
                 self.report.lost = self.report.sent.saturating_sub(self.report.back());
                 return Ok(());
             }
@@ -165,17 +162,30 @@ impl<P: Port> Sender<'_, P> {
                 thread::sleep(Duration::from_nanos((next - now).min(SLEEP_MAX)));
                 continue;
             }
-            let mut left = index(packets);
-            while left > 0 {
-                let sent = self.send(left.min(BATCH))?;
-                left -= sent;
-                if sent == 0 {
-                    self.report.not_sent += left as u64;
-                    break;
-                }
-            }
-            next += every;
+            self.burst(packets)?;
+            // What became due meanwhile is left out, so that there is a pause after every burst.
+            let missed = clock.now().saturating_sub(next) / every;
+            self.leave_out(missed, packets);
+            next += (missed + 1) * every;
         }
+    }
+
+    fn leave_out(&mut self, bursts: u64, packets: u32) {
+        self.report.not_sent += bursts * u64::from(packets);
+    }
+
+    /// Sends so many packets, or as many as there is room for.
+    fn burst(&mut self, packets: u32) -> io::Result<()> {
+        let mut left = index(packets);
+        while left > 0 {
+            let sent = self.send(left.min(BATCH))?;
+            left -= sent;
+            if sent == 0 {
+                self.report.not_sent += left as u64;
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Takes what has come in; returns how many packets came back.

@@ -46,14 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (seconds, clients, window) = (number(3)?, number(100_000)?, number(64)?);
     let slots = number(1 << 20)?;
     let clock = Clock::start();
-    let traffic = Traffic {
-        na: true,
-        pd: false,
-        rapid_commit: false,
-        renew_share: 0.0,
-        choice: Choice::InTurn,
-        relay: None,
-    };
+    let traffic = Traffic::addresses(Choice::InTurn);
     let world = World::new(1, clients, 1);
     let mut engine = Engine::new(traffic, world, slots, Patience::once(SECOND), 1, clock.now());
     let begin = clock.now();

@@ -59,6 +59,12 @@ pub struct Outgoing<'a> {
 }
 
 impl Traffic {
+    /// Clients that ask for an address, with four messages, of the server on their link.
+    #[must_use]
+    pub fn addresses(choice: Choice) -> Self {
+        Self { na: true, pd: false, rapid_commit: false, renew_share: 0.0, choice, relay: None }
+    }
+
     /// Writes the message, wrapped by the relay agents, and returns its length.
     ///
     /// # Errors

@@ -253,8 +253,8 @@ impl Recording {
 
 /// What generators have measured of one interval so far.
 struct Pending {
-    parts: usize,
-    generator: usize,
+    /// Each generator that has handed it over, and how many of its clients held all that they want.
+    parts: Vec<(usize, u32)>,
     interval: Interval,
     times: Box<Times>,
 }
@@ -265,6 +265,8 @@ struct Keeper<'a> {
     published: &'a Published,
     pending: BTreeMap<u32, Pending>,
     last_counters: Vec<Counters>,
+    /// By generator: the clients of one that has ended hold what they held.
+    last_holding: Vec<u32>,
     seconds: Vec<Second>,
     /// How many intervals make an entry.
     stride: u32,
@@ -277,6 +279,7 @@ impl<'a> Keeper<'a> {
         published.begin();
         Self {
             last_counters: vec![[0; Counter::ALL.len()]; job.backs.len()],
+            last_holding: vec![0; job.backs.len()],
             job,
             published,
             pending: BTreeMap::new(),
@@ -305,17 +308,18 @@ impl<'a> Keeper<'a> {
         let Part { generator, number, interval, counters, times } = part;
         self.published.count(&self.last_counters[generator], &counters);
         self.last_counters[generator] = counters;
+        let own = (generator, interval.holding);
         if let Some(pending) = self.pending.get_mut(&number) {
-            pending.parts += 1;
+            pending.parts.push(own);
             pending.interval = joined(&pending.interval, &interval, true);
             pending.times.add(&times);
             self.give_back(generator, times);
         } else {
-            self.pending.insert(number, Pending { parts: 1, generator, interval, times });
+            self.pending.insert(number, Pending { parts: vec![own], interval, times });
         }
         // A generator that has ended sends no more: the others do not wait for it.
         while let Some(first) = self.pending.first_entry()
-            && (first.get().parts == self.job.backs.len() || number > first.key() + 1)
+            && (first.get().parts.len() == self.job.backs.len() || number > first.key() + 1)
         {
             let pending = first.remove();
             self.complete(pending);
@@ -329,7 +333,12 @@ impl<'a> Keeper<'a> {
     }
 
     fn complete(&mut self, pending: Pending) {
-        let Pending { generator, mut interval, times, .. } = pending;
+        let Pending { parts, mut interval, times } = pending;
+        let generator = parts[0].0;
+        for (generator, holding) in parts {
+            self.last_holding[generator] = holding;
+        }
+        interval.holding = self.last_holding.iter().sum();
         set_percentiles(&mut interval, &times);
         interval.memory_kib = memory_kib();
         // A rate over what is left of a second would mislead.
@@ -453,7 +462,10 @@ mod tests {
         let started: Vec<_> = seconds.iter().map(|second| second.interval.started).collect();
         assert_eq!(started, [11, 11, 1, 1, 1, 1]);
         assert_eq!(seconds[0].interval.outstanding, 6);
-        assert_eq!(seconds[0].interval.holding, 10);
+        assert!(
+            seconds.iter().all(|second| second.interval.holding == 10),
+            "also of the one that ended"
+        );
         assert!(seconds[0].interval.memory_kib > 0);
         assert_eq!(seconds[0].interval.length_s, 1.0);
         assert!(seconds[0].interval.p50_us < 110.0 && seconds[0].interval.max_us > 4990.0);

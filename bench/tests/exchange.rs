@@ -153,14 +153,7 @@ impl Server {
 }
 
 fn plain() -> Traffic {
-    Traffic {
-        na: true,
-        pd: true,
-        rapid_commit: false,
-        renew_share: 0.0,
-        choice: Choice::InTurn,
-        relay: None,
-    }
+    Traffic { pd: true, ..Traffic::addresses(Choice::InTurn) }
 }
 
 fn drive(

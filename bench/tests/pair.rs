@@ -179,14 +179,7 @@ struct Outcome {
 
 /// 1000 exchanges, half of them of clients that come back.
 fn drive(conduct: Conduct) -> Outcome {
-    let traffic = Traffic {
-        na: true,
-        pd: false,
-        rapid_commit: false,
-        renew_share: 1.0,
-        choice: Choice::Returning(0.5),
-        relay: None,
-    };
+    let traffic = Traffic { renew_share: 1.0, ..Traffic::addresses(Choice::Returning(0.5)) };
     let clock = Clock::start();
     let mut port = PairPort::new(conduct);
     let world = World::new(7, 2000, 1);
@@ -279,14 +272,7 @@ fn what_gets_lost_is_sent_again() {
 #[test]
 fn without_retransmission_it_is_lost() {
     let patience = Patience::once(10 * MS);
-    let traffic = Traffic {
-        na: true,
-        pd: false,
-        rapid_commit: false,
-        renew_share: 0.0,
-        choice: Choice::InTurn,
-        relay: None,
-    };
+    let traffic = Traffic::addresses(Choice::InTurn);
     let clock = Clock::start();
     let mut port = PairPort::new(Conduct { drop: Some(10), ..Conduct::default() });
     let mut engine = Engine::new(traffic, World::new(7, 100, 1), 64, patience, 7, clock.now());

@@ -23,14 +23,7 @@ struct Lab {
 
 impl Lab {
     fn new(choice: Choice, seed: u64) -> Self {
-        let traffic = Traffic {
-            na: true,
-            pd: false,
-            rapid_commit: false,
-            renew_share: 0.0,
-            choice,
-            relay: None,
-        };
+        let traffic = Traffic::addresses(choice);
         let patience = Patience::by_rfc(1_000_000 * SECOND);
         let world = World::new(1, 1, 1);
         let engine = Engine::new(traffic, world, 16, patience, seed, SECOND);
@@ -168,14 +161,7 @@ fn other_messages_end_where_they_should() {
         assert_eq!((stats.get(Counter::Completed), world.clients.holding()), (1, 1));
         let mut lab = Lab::new(Choice::Mix(shares.parse().unwrap()), 1);
         let patience = Patience::by_rfc(1_000_000 * SECOND);
-        let traffic = Traffic {
-            na: true,
-            pd: false,
-            rapid_commit: false,
-            renew_share: 0.0,
-            choice: Choice::Mix(shares.parse().unwrap()),
-            relay: None,
-        };
+        let traffic = Traffic::addresses(Choice::Mix(shares.parse().unwrap()));
         lab.engine = Engine::new(traffic, world, 16, patience, 1, now);
         lab.now = now;
         lab.begin();

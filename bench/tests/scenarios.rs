@@ -132,10 +132,6 @@ impl Server {
     }
 }
 
-fn traffic(choice: Choice) -> Traffic {
-    Traffic { na: true, pd: false, rapid_commit: false, renew_share: 0.0, choice, relay: None }
-}
-
 struct Run {
     choice: Choice,
     pace: Pace,
@@ -160,7 +156,7 @@ impl Run {
         let mut patience = self.patience;
         patience.end = patience.end.map(|after| clock.now() + after);
         let mut engine =
-            Engine::new(traffic(self.choice), world, slots, patience, seed, clock.now());
+            Engine::new(Traffic::addresses(self.choice), world, slots, patience, seed, clock.now());
         let begin = clock.now();
         if self.storm {
             engine.watch_served(begin, self.pace == Pace::AtOnce);
@@ -362,7 +358,8 @@ fn through_a_narrow_port(clients: u32, gap: u64, seconds: u64) -> (Stats, Span) 
     let begin = clock.now();
     let patience = Patience::by_rfc(begin + seconds * SECOND);
     let world = World::new(3, clients, 1);
-    let mut engine = Engine::new(traffic(Choice::Fresh), world, clients, patience, 7, begin);
+    let mut engine =
+        Engine::new(Traffic::addresses(Choice::Fresh), world, clients, patience, 7, begin);
     engine.watch_served(begin, true);
     let mut schedule = Schedule::new(Pace::AtOnce, begin, SECOND, Some(clients.into()));
     let never = AtomicBool::new(false);
@@ -489,7 +486,7 @@ fn threads_hand_each_other_what_is_not_theirs() {
                 let mut port = Crossed { server, own, other, buffer: vec![0; 1452] };
                 let patience = Patience::once(5 * SECOND);
                 let parts = (number, 2);
-                let choice = traffic(Choice::Fresh);
+                let choice = Traffic::addresses(Choice::Fresh);
                 let mut engine = Engine::part(choice, world, 64, patience, 7, begin, parts);
                 let mut schedule =
                     Schedule::new(Pace::Window(8), begin, 60 * SECOND, Some(count.into()));

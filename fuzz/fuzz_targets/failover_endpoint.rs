@@ -34,7 +34,7 @@ impl World {
         let address = |bits: u128| Ipv6Addr::from_bits(0x2001_0db8 << 96 | bits);
         let ranges = [
             PoolRange::Addresses { first: address(1), last: address(30) },
-            PoolRange::Prefixes { prefix: address(1 << 64), prefix_len: 60, delegated_len: 64 },
+            PoolRange::Prefixes { prefix: address(0x10 << 64), prefix_len: 60, delegated_len: 64 },
         ];
         let pools = ranges.map(|range| PoolConfig { range, ownership }).to_vec();
         let pools = PoolSet::new(pools).expect("they fit together");

@@ -114,18 +114,10 @@ impl Load {
                 command.args(["--seconds", &self.seconds.to_string()]);
             }
         }
-        command.args(["--interface", interface.name(), "--mode", self.mode, "--json"]);
-        command.args(["--clients", &self.clients.to_string(), "--seed", &self.seed.to_string()]);
-        command.args(["--renew-share", &self.renew_share.to_string(), "--ia", ia(self.wanted)]);
-        if let Some(core) = self.core {
-            command.args(["--core", &core.to_string()]);
-        }
-        if let Some(out) = &self.out {
-            command.arg("--out").arg(out);
-        }
-        if let Some(grants) = &self.grants {
-            command.arg("--grants").arg(grants);
-        }
+        command.args(["--renew-share", &self.renew_share.to_string()]);
+        let &Self { mode, clients, wanted, seed, core, .. } = self;
+        let (out, grants) = (self.out.as_deref(), self.grants.as_deref());
+        Common { mode, clients, wanted, seed, core, out, grants }.add_to(&mut command, interface);
         Ok(command)
     }
 
@@ -276,18 +268,9 @@ impl Disturbed {
         for (seconds, what) in &self.at {
             command.args(["--at", &format!("{seconds}:{what}")]);
         }
-        command.args(["--interface", interface.name(), "--mode", self.mode, "--json"]);
-        command.args(["--clients", &self.clients.to_string(), "--seed", &self.seed.to_string()]);
-        command.args(["--ia", ia(self.wanted)]);
-        if let Some(core) = self.core {
-            command.args(["--core", &core.to_string()]);
-        }
-        if let Some(out) = &self.out {
-            command.arg("--out").arg(out);
-        }
-        if let Some(grants) = &self.grants {
-            command.arg("--grants").arg(grants);
-        }
+        let &Self { mode, clients, wanted, seed, core, .. } = self;
+        let (out, grants) = (self.out.as_deref(), self.grants.as_deref());
+        Common { mode, clients, wanted, seed, core, out, grants }.add_to(&mut command, interface);
         Ok(command)
     }
 
@@ -318,6 +301,34 @@ impl Disturbed {
     }
 }
 
+/// What loads of all kinds have on their command line.
+struct Common<'a> {
+    mode: &'a str,
+    clients: u32,
+    wanted: Wanted,
+    seed: u64,
+    core: Option<u32>,
+    out: Option<&'a Path>,
+    grants: Option<&'a Path>,
+}
+
+impl Common<'_> {
+    fn add_to(&self, command: &mut Command, interface: &Interface) {
+        command.args(["--interface", interface.name(), "--mode", self.mode, "--json"]);
+        command.args(["--clients", &self.clients.to_string(), "--seed", &self.seed.to_string()]);
+        command.args(["--ia", ia(self.wanted)]);
+        if let Some(core) = self.core {
+            command.args(["--core", &core.to_string()]);
+        }
+        if let Some(out) = self.out {
+            command.arg("--out").arg(out);
+        }
+        if let Some(grants) = self.grants {
+            command.arg("--grants").arg(grants);
+        }
+    }
+}
+
 /// The generator's word for what is asked for.
 fn ia(wanted: Wanted) -> &'static str {
     match wanted {
@@ -325,6 +336,31 @@ fn ia(wanted: Wanted) -> &'static str {
         Wanted::Prefix => "pd",
         Wanted::Both => "both",
     }
+}
+
+/// Starts the generator on an interface; the words of its command line are apart by blanks.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start(interface: &Interface, words: &str) -> Result<Process> {
+    let mut command = interface.namespace().command(requirement::binary("gemel-bench")?);
+    command.args(words.split_whitespace()).args(["--interface", interface.name()]);
+    Process::spawn("gemel-bench", command)
+}
+
+/// How long the generator may take for what needs no network.
+const OFFLINE: Duration = Duration::from_secs(60);
+
+/// Runs the generator without a network, for stored runs; returns its exit status and what it printed.
+///
+/// # Errors
+/// When it cannot be started, takes too long, or is killed.
+pub fn offline(words: &[&str]) -> Result<(i32, String)> {
+    let mut command = Command::new(requirement::binary("gemel-bench")?);
+    command.args(words);
+    let mut process = Process::spawn("gemel-bench", command)?;
+    let status = process.wait(OFFLINE)?;
+    Ok((status.code().context("killed")?, process.lines().join("\n")))
 }
 
 /// Runs the generator to its end, with its progress on standard error, and returns its summary.

@@ -142,6 +142,8 @@ pub struct Config {
     /// The cores that the whole server is bound to, with all its threads, as `taskset` reads them;
     /// none: not bound.
     pub pin: Option<String>,
+    /// Further lines of table `[dataplane]`.
+    pub dataplane: String,
     /// Further lines of table `[store]`.
     pub store: String,
     /// Setting `server.expected_bindings`; none for the default.
@@ -165,6 +167,7 @@ impl Config {
             cores: Vec::new(),
             interfaces: Vec::new(),
             pin: None,
+            dataplane: String::new(),
             store: String::new(),
             expected_bindings: None,
             links,
@@ -186,7 +189,7 @@ impl Config {
             self.durability.as_str(),
             self.store
         );
-        text += &format!("[dataplane]\nmode = \"{}\"\n", self.mode.as_str());
+        text += &format!("[dataplane]\nmode = \"{}\"\n{}", self.mode.as_str(), self.dataplane);
         if !self.cores.is_empty() {
             text += &format!("cores = {:?}\n", self.cores);
         }

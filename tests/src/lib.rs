@@ -25,5 +25,6 @@ pub use lab::capture::{Capture, Message, Trace};
 pub use lab::link::{Interface, Link};
 pub use lab::namespace::Namespace;
 pub use lab::sandbox::Sandbox;
+pub use lab::switch::Switch;
 pub use lab::{Lab, run};
 pub use process::Process;

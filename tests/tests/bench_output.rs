@@ -9,11 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use common::pair::{NOTICE, with_pair};
 use common::{Direct, show_log};
-use gemel_tests::bench::Disturbed;
+use gemel_tests::bench::{Disturbed, offline};
 use gemel_tests::browser::{self, Dom};
 use gemel_tests::gemel::{LinkConfig, Mode};
 use gemel_tests::pair::{Options, Role};
-use gemel_tests::{Process, require, requirement, wait};
+use gemel_tests::{Process, require, wait};
 use serde_json::Value;
 
 /// How long a run may take beyond its load.
@@ -26,20 +26,8 @@ fn lab() -> Result<Direct> {
 
 /// The generator in the clients' namespace.
 fn bench(lab: &Direct, words: &str) -> Result<Process> {
-    let interface = &lab.client_interface;
-    let mut command = interface.namespace().command(requirement::binary("gemel-bench")?);
     let words = words.replace("DIR", &lab.lab.dir().display().to_string());
-    command.args(words.split(' ')).args(["--interface", interface.name()]);
-    Process::spawn("gemel-bench", command)
-}
-
-/// The generator without a network; returns exit status and output.
-fn offline(words: &[&str]) -> Result<(i32, String)> {
-    let mut command = std::process::Command::new(requirement::binary("gemel-bench")?);
-    command.args(words);
-    let mut process = Process::spawn("gemel-bench", command)?;
-    let status = process.wait(BEYOND)?;
-    Ok((status.code().context("killed")?, process.lines().join("\n")))
+    gemel_tests::bench::start(&lab.client_interface, &words)
 }
 
 fn json(path: &Path) -> Result<Value> {

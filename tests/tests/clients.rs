@@ -100,21 +100,9 @@ fn four_queues() -> Result<()> {
     let lab = Direct::new(Mode::Native, 4, LinkConfig::new("access", 1))?;
     let capture = lab.capture("client.pcap")?;
     let mut leases = Vec::new();
-    let mut clients = Vec::new();
     for number in 0..4 {
         // Each has its own DUID, and dhclient's transactions differ, so the flows do.
-        let name = format!("client{number}");
-        let mut client = gemel_tests::clients::Client::start(
-            &lab.lab,
-            &Dhclient,
-            &lab.client_interface,
-            Wanted::Both,
-            &name,
-        )?;
-        leases.extend(client.wait_bound(BOUND)?);
-        // All would bind port 546, so only one may run at a time; its lease stays.
-        client.process().kill()?;
-        clients.push(client);
+        leases.extend(lab.newcomer(&format!("client{number}"))?);
     }
     lab.server.assert_leases(&leases)?;
     finish(capture)?;

@@ -65,16 +65,7 @@ fn newcomers_after_restarts() -> Result<()> {
     let capture = lab.capture("client.pcap")?;
     let mut all = Vec::new();
     for round in 0..4 {
-        let name = format!("client{round}");
-        let mut client = gemel_tests::clients::Client::start(
-            &lab.lab,
-            &Dhclient,
-            &lab.client_interface,
-            Wanted::Both,
-            &name,
-        )?;
-        all.extend(client.wait_bound(BOUND)?);
-        client.process().kill()?;
+        all.extend(lab.newcomer(&format!("client{round}"))?);
         if round % 2 == 0 {
             lab.server.kill()?;
         } else {

@@ -3,17 +3,16 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use gemel_tests::bench::{Disturbed, Load, Pace};
 use gemel_tests::clients::Wanted;
 use gemel_tests::gemel::Server;
 use gemel_tests::pair::{Direction, Options, Pair, Role};
-use gemel_tests::{requirement, wait};
+use gemel_tests::wait;
 use serde_json::{Value, json};
 
 use crate::bench::spread;
-use crate::cargo::build_binaries;
-use crate::setup;
+use crate::measuring::{self, Cores};
 
 /// Arguments of `cargo xtask failover`.
 #[derive(Debug, clap::Args)]
@@ -33,12 +32,8 @@ pub(crate) struct Args {
     /// Length of each measurement of latency, in seconds.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Core of both servers, with all their threads.
-    #[arg(long, default_value_t = 1)]
-    server_core: u32,
-    /// Core of the generator.
-    #[arg(long, default_value_t = 0)]
-    generator_core: u32,
+    #[command(flatten)]
+    cores: Cores,
     /// Print one JSON object as the last line.
     #[arg(long)]
     json: bool,
@@ -61,13 +56,7 @@ const LONG_MCLT: u32 = 3600;
 
 /// Runs the measurements.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if !requirement::is_root() {
-        bail!("the measurements make network namespaces and load XDP programs: run them as root");
-    }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    ensure!(cores > 1, "the measurements need two cores, one of them for the generator");
-    setup::run()?;
-    requirement::use_binaries_in(&build_binaries()?);
+    measuring::prepare()?;
 
     let takeover = (args.kills > 0).then(|| takeovers(args)).transpose()?;
     let latency = (args.repetitions > 0).then(|| latency(args)).transpose()?;
@@ -90,8 +79,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "at": now,
             "kernel": kernel.trim(),
             "link": "veth",
-            "server_core": args.server_core,
-            "generator_core": args.generator_core,
+            "server_core": args.cores.server_core,
+            "generator_core": args.cores.generator_core,
             "rate": args.rate,
             "takeover": takeover.as_ref().map(Takeovers::json),
             "latency": latency.as_ref().map(Latency::json),
@@ -103,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn options(args: &Args, mclt: u32) -> Options {
-    let pins = Role::ALL.map(|_| Some(args.server_core.to_string()));
+    let pins = Role::ALL.map(|_| Some(args.cores.server_core.to_string()));
     Options { mclt, pins, ..Options::default() }
 }
 
@@ -164,7 +153,7 @@ fn takeovers(args: &Args) -> Result<Takeovers> {
 fn one_takeover(args: &Args, pair: &Pair, seed: u32, event: String) -> Result<Value> {
     let mut load = Disturbed::new(args.rate, EVENT_AT + AFTER);
     load.seed = u64::from(seed) + 1;
-    load.core = Some(args.generator_core);
+    load.core = Some(args.cores.generator_core);
     load.at = vec![(EVENT_AT, event)];
     let summary = load.run(&pair.client)?;
     Ok(summary["failover"].clone())
@@ -233,7 +222,7 @@ fn latency(args: &Args) -> Result<Latency> {
                 primary.restart()?;
             }
             let mut load = Load::new(Pace::Rate(args.rate), args.seconds, 100_000);
-            load.core = Some(args.generator_core);
+            load.core = Some(args.cores.generator_core);
             load.renew_share = 0.5;
             // Warm up, then measure.
             Load { seconds: 1.0, seed: 9, ..load.clone() }.run(&pair.client)?;
@@ -297,7 +286,7 @@ fn learning(args: &Args) -> Result<Learning> {
     fill(args, &mut pair)?;
 
     let mut load = Load::new(Pace::Rate(args.rate), args.seconds, 100_000);
-    load.core = Some(args.generator_core);
+    load.core = Some(args.cores.generator_core);
     load.seed = 7;
     let before = request_reply(&load.run(&pair.client)?)?;
 
@@ -334,7 +323,7 @@ fn fill(args: &Args, pair: &mut Pair) -> Result<()> {
     // An address and a prefix for each.
     let clients = u32::try_from(args.bindings.div_ceil(2)).context("too many bindings")?;
     let mut load = Load::new(Pace::Window(128), LONG.as_secs_f64(), clients);
-    load.core = Some(args.generator_core);
+    load.core = Some(args.cores.generator_core);
     load.wanted = Wanted::Both;
     let mut bench = gemel_tests::Process::spawn("gemel-bench", load.command(&pair.client)?)?;
     let started = Instant::now();

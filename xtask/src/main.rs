@@ -9,6 +9,7 @@ mod cargo;
 mod demo;
 mod failover;
 mod fuzz;
+mod measuring;
 mod setup;
 mod sim;
 mod steps;

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::{args::CommonArgs, status};
+use super::{args::CommonArgs, opened::Opened, status};
 use crate::{
     clock::Clock,
     engine::{Choice, Engine, Part, Patience, ReplySeen, World, slots_for_rate},
@@ -95,23 +95,13 @@ pub(super) struct Outcome {
 
 impl<'a> Bench<'a> {
     pub(super) fn open(args: &'a CommonArgs) -> anyhow::Result<Self> {
-        let interface = Interface::by_name(&args.interface)?;
-        let (endpoint, traffic) = args.endpoint(&interface)?;
-        let queues = args.queues();
-        let parts = low32(queues.len() as u64);
+        let parts = low32(args.queues().len() as u64);
         if args.clients < parts {
             bail!("there are fewer clients than queues");
         }
-        let cores = args.cores();
-        if !cores.is_empty() && cores.len() != queues.len() {
-            bail!("{} queues need as many cores, not {}", queues.len(), cores.len());
-        }
         // Before the generator is bound to its core, which the other threads are not to share.
         let recorder = record(args)?;
-        // With several queues each thread binds itself.
-        if let ([core], 1) = (cores.as_slice(), parts) {
-            os::pin_to_core(*core).with_context(|| format!("cannot bind to core {core}"))?;
-        }
+        let Opened { interface, server, traffic, ports } = Opened::new(args)?;
         let leases = u32::from(traffic.na) + u32::from(traffic.pd);
         let mut first = 0;
         let worlds = (0..parts).map(|number| {
@@ -121,22 +111,21 @@ impl<'a> Bench<'a> {
         });
         Ok(Self {
             environment: Environment::probe(&interface.name),
-            ports: AnyPort::open(args.mode, &endpoint, &queues)?,
             worlds: worlds.collect(),
             args,
             interface,
             traffic,
-            server: endpoint.server,
+            server,
+            ports,
             clock: Clock::start(),
             stop: os::stop_on_interrupt(),
             recorder,
         })
     }
 
-    /// The most clients that can wait for an answer at once.
-    pub(super) fn outstanding_max(&self) -> u64 {
-        let parts = self.parts();
-        u64::from(Part::new(0, parts).slots_max()) * u64::from(parts)
+    /// Whether so many clients can wait for an answer at once.
+    pub(super) fn check_outstanding(&self, wanted: u32) -> anyhow::Result<()> {
+        check_outstanding(wanted, self.parts())
     }
 
     /// How many clients hold all that they want.
@@ -359,6 +348,20 @@ impl<'a> Bench<'a> {
     }
 }
 
+fn check_outstanding(wanted: u32, parts: u32) -> anyhow::Result<()> {
+    let most = u64::from(Part::new(0, parts).slots_max()) * u64::from(parts);
+    if u64::from(wanted) > most {
+        let queues = if parts == 1 { "one queue".into() } else { format!("{parts} queues") };
+        bail!(
+            "{wanted} clients cannot wait for an answer at once: the 24 bits of a transaction id \
+             tell {most} of them apart, with {queues}. Let at most {most} do so, or run several \
+             generators, each on an interface of its own and with a --seed of its own, and put \
+             their reports together with `gemel-bench view`"
+        );
+    }
+    Ok(())
+}
+
 /// Makes the recorder, and serves what it publishes if that is wanted.
 fn record(args: &CommonArgs) -> anyhow::Result<Recorder> {
     let published = Arc::new(Published::default());
@@ -434,5 +437,14 @@ mod tests {
         assert_eq!((not_begun(Some(7), &stats), not_begun(None, &stats)), (None, None));
         let reason = not_begun(Some(9), &stats).unwrap();
         assert!(reason.contains("only 7 of 9 clients"), "{reason}");
+    }
+
+    #[test]
+    fn more_clients_than_transaction_ids_are_refused() {
+        for (parts, most) in [(1, 1 << 20), (2, 1 << 20), (3, 3 << 18), (4, 1 << 20)] {
+            assert!(check_outstanding(most, parts).is_ok(), "{most} with {parts}");
+            let error = check_outstanding(most + 1, parts).unwrap_err().to_string();
+            assert!(error.contains(&most.to_string()) && error.contains("--seed"), "{error}");
+        }
     }
 }

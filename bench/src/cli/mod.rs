@@ -17,6 +17,7 @@ mod churn;
 mod failover;
 mod find_max;
 mod mix;
+mod opened;
 mod packets;
 mod ramp;
 mod setup;
@@ -177,6 +178,7 @@ mod tests {
             "gemel-bench mix -i eth1 --rate 100 --shares new=1,renew=2",
             "gemel-bench churn -i eth1 --fill 1000 --hold 10",
             "gemel-bench packets -i eth1 --window 64 --mode xdp-native",
+            "gemel-bench packets -i eth1 --rate 250000 --burst 500",
             "gemel-bench reflector -i eth1 --seconds 5",
             "gemel-bench soak -i eth1 --rate 1000 --interval 5",
             "gemel-bench run -i eth1 --rate 5 --retransmit --any-server 300",
@@ -206,6 +208,8 @@ mod tests {
             "gemel-bench ramp -i eth1 --from 5",
             "gemel-bench run -i eth1 --rate 1000 --window 5",
             "gemel-bench run -i eth1 --rate 0",
+            "gemel-bench packets -i eth1 --rate 5 --window 5",
+            "gemel-bench packets -i eth1 --burst 5",
             "gemel-bench run -i eth1 --window 0",
             "gemel-bench run -i eth1 --rate 5 --renew-share 1.5",
             "gemel-bench run -i eth1 --rate 5 --slo p99",

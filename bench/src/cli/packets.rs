@@ -7,22 +7,29 @@ use clap::{Args, ValueEnum};
 use gemel_ebpf::XdpMode;
 use serde_json::json;
 
-use super::{OK, args::CommonArgs, args::rate};
+use super::{OK, args::CommonArgs, args::rate, opened::Opened};
 use crate::{
     clock::Clock,
-    number::whole,
+    number::{low32, whole},
     os::{self, Interface},
-    packets::{self, Flow},
-    port::{AnyPort, Port},
+    packets::{self, Flow, Pace},
+    port::AnyPort,
     reflector::Reflector,
 };
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct PacketsArgs {
-    /// Packets outstanding.
+    /// Packets outstanding (closed loop).
     #[arg(long, value_name = "W", default_value_t = 1024,
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     window: u32,
+    /// Packets per second, whatever comes back (open loop).
+    #[arg(long, value_name = "R", conflicts_with = "window", value_parser = rate)]
+    rate: Option<f64>,
+    /// With --rate: so many packets at once, then a pause [default: those of a millisecond].
+    #[arg(long, value_name = "N", requires = "rate",
+          value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
+    burst: Option<u32>,
     /// Length of the run.
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = rate)]
     seconds: f64,
@@ -30,36 +37,38 @@ pub(super) struct PacketsArgs {
     common: CommonArgs,
 }
 
+impl PacketsArgs {
+    fn pace(&self) -> Pace {
+        let Some(rate) = self.rate else { return Pace::Window(self.window) };
+        let packets = self.burst.unwrap_or_else(|| low32(whole(rate / 1000.0).max(1)));
+        Pace::Bursts { packets, every: whole(f64::from(packets) / rate * 1e9).max(1) }
+    }
+}
+
 pub(super) fn packets(args: &PacketsArgs) -> anyhow::Result<u8> {
     let common = &args.common;
     if let Some(option) = unused(common) {
         bail!("packets counts packets on one queue and judges nothing: no {option}");
     }
-    let interface = Interface::by_name(&common.interface)?;
-    let (endpoint, traffic) = common.endpoint(&interface)?;
-    if let Some(core) = common.core {
-        os::pin_to_core(core).with_context(|| format!("cannot bind to core {core}"))?;
-    }
+    let Opened { interface, traffic, mut ports, .. } = Opened::new(common)?;
     let flow = Flow {
-        window: args.window,
+        pace: args.pace(),
         clients: common.clients,
         seed: common.seed,
         duration: whole(args.seconds * 1e9),
     };
     let stop = os::stop_on_interrupt();
     let clock = Clock::start();
-    let mut ports = AnyPort::open(common.mode, &endpoint, &[common.queue])?;
-    let (report, info) = match ports.swap_remove(0) {
-        AnyPort::Xdp(mut port) => {
-            (packets::run(&mut *port, &traffic, &flow, &clock, stop), port.info())
-        }
-        AnyPort::Socket(mut port) => {
-            (packets::run(&mut *port, &traffic, &flow, &clock, stop), port.info())
-        }
+    let [port] = ports.as_mut_slice() else { bail!("packets goes with one queue") };
+    let report = match port {
+        AnyPort::Xdp(port) => packets::run(&mut **port, &traffic, &flow, &clock, stop),
+        AnyPort::Socket(port) => packets::run(&mut **port, &traffic, &flow, &clock, stop),
     };
+    let info = port.info();
     let report = report.with_context(|| format!("sending on {} broke off", interface.name))?;
     println!(
-        "{:.0} packets/s in {:.2} s ({}): {} sent, {} ADVERTISE, {} reflected, {} other, {} lost",
+        "{:.0} packets/s in {:.2} s ({}): {} sent, {} ADVERTISE, {} reflected, {} other, {} lost, {} not \
+         sent in time",
         report.packets_per_s,
         report.seconds,
         info.mode,
@@ -67,7 +76,8 @@ pub(super) fn packets(args: &PacketsArgs) -> anyhow::Result<u8> {
         report.advertises,
         report.reflected,
         report.other,
-        report.lost
+        report.lost,
+        report.not_sent
     );
     if common.json {
         let mut value = serde_json::to_value(report)?;

@@ -15,7 +15,7 @@ pub(super) struct SteadyArgs {
     pub(super) rate: Option<f64>,
     /// As fast as answered, with this many exchanges outstanding (closed loop).
     #[arg(long, value_name = "W", conflicts_with = "rate",
-          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+          value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) window: Option<u32>,
     /// Length of the run.
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = rate)]
@@ -44,7 +44,11 @@ pub(super) fn run(args: &SteadyArgs) -> anyhow::Result<u8> {
     let mut bench = Bench::open(common)?;
     let pace = match (args.rate, args.window) {
         (Some(rate), _) => Pace::Rate(rate),
-        (None, window) => Pace::Window(window.unwrap_or(1).min(common.clients)),
+        (None, window) => {
+            let window = window.unwrap_or(1).min(common.clients);
+            bench.check_outstanding(window)?;
+            Pace::Window(window)
+        }
     };
     let phase = Phase { exchanges: args.exchanges, ..Phase::new(&bench, pace, args.seconds) };
     let outcome = bench.run(phase, &Live::new(common.quiet))?;

@@ -90,10 +90,7 @@ fn open(common: &CommonArgs) -> anyhow::Result<Bench<'_>> {
         );
     }
     let bench = Bench::open(common)?;
-    let most = bench.outstanding_max();
-    if u64::from(common.clients) > most {
-        bail!("a transaction id has 24 bits: at most {most} clients can wait at once");
-    }
+    bench.check_outstanding(common.clients)?;
     Ok(bench)
 }
 

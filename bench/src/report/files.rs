@@ -139,8 +139,8 @@ pub fn series(seconds: &[Second]) -> String {
     };
     let pairs: Vec<Pair> = Pair::ALL.iter().filter(occurs).copied().collect();
     let mut out = String::from(
-        "at_s,length_s,started,completed,lost,failed,outstanding,p50_us,p99_us,max_us,lag_p99_us,\
-         lag_max_us",
+        "at_s,length_s,started,completed,lost,failed,outstanding,holding,p50_us,p99_us,max_us,\
+         lag_p99_us,lag_max_us,memory_kib",
     );
     for name in pairs.iter().map(|pair| pair.as_str()) {
         for column in ["answered", "timed_out", "p50_us", "p90_us", "p99_us", "p999_us", "max_us"] {
@@ -153,7 +153,7 @@ pub fn series(seconds: &[Second]) -> String {
         let i = &second.interval;
         let _ = write!(
             out,
-            "{:.6},{:.6},{},{},{},{},{},{},{},{},{},{}",
+            "{:.6},{:.6},{},{},{},{},{},{},{},{},{},{},{},{}",
             i.at_s,
             i.length_s,
             i.started,
@@ -161,11 +161,13 @@ pub fn series(seconds: &[Second]) -> String {
             i.lost,
             i.failed,
             i.outstanding,
+            i.holding,
             i.p50_us,
             i.p99_us,
             i.max_us,
             i.lag_p99_us,
-            i.lag_max_us
+            i.lag_max_us,
+            i.memory_kib
         );
         for pair in &pairs {
             let p = Percentiles::of(&second.times(Track::Answered(*pair)));
@@ -274,6 +276,14 @@ mod tests {
         assert_eq!(total("started"), 1000.0);
         assert_eq!(total("request_reply_answered"), 998.0);
         assert_eq!(total("request_reply_timed_out"), 2.0);
+        for (row, second) in rows.iter().zip(&stats.seconds) {
+            let interval = serde_json::to_value(second.interval).unwrap();
+            for (name, value) in interval.as_object().unwrap() {
+                let written: f64 = row[column(name)].parse().unwrap();
+                assert!((written - value.as_f64().unwrap()).abs() < 1e-6, "{name}: {written}");
+            }
+        }
+        assert_eq!((total("holding"), total("memory_kib")), (1497.0, 6144.0));
         assert!(!head.contains(&"renew_reply_p50_us"));
     }
 

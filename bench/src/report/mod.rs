@@ -443,7 +443,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         failover::{EventReport, Timeline},
-        number::SECOND_NS,
+        number::{SECOND_NS, low32},
         record::{Second, set_percentiles},
         times::Times,
     };
@@ -467,7 +467,8 @@ pub(crate) mod tests {
                     stats.timed_out(Pair::Exchange, SECOND_NS);
                 }
             }
-            let mut interval = stats.tick(0, second * SECOND_NS, 4, 0);
+            let mut interval = stats.tick(0, second * SECOND_NS, 4, low32(499 * second));
+            interval.memory_kib = 2048 * second;
             times = stats.swap_times(times);
             set_percentiles(&mut interval, &times);
             seconds.push(Second::new(interval, &times));

@@ -1,9 +1,10 @@
-//! Namespaces, links, captures and sandboxes, with one owner that removes them.
+//! Namespaces, links, switches, captures and sandboxes, with one owner that removes them.
 
 pub(crate) mod capture;
 pub(crate) mod link;
 pub(crate) mod namespace;
 pub(crate) mod sandbox;
+pub(crate) mod switch;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

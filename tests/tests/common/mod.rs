@@ -8,7 +8,7 @@ pub(crate) mod pair;
 use std::time::Duration;
 
 use anyhow::Result;
-use gemel_tests::clients::{Client, Lease, Software, Wanted};
+use gemel_tests::clients::{Client, Dhclient, Lease, Software, Wanted};
 use gemel_tests::gemel::{Config, LinkConfig, Mode, Server};
 use gemel_tests::{Capture, Interface, Lab, Link, Trace, wait};
 
@@ -54,6 +54,16 @@ impl Direct {
 
     pub(crate) fn client(&self, software: &'static dyn Software, wanted: Wanted) -> Result<Client> {
         Client::start(&self.lab, software, &self.client_interface, wanted, "client")
+    }
+
+    /// A dhclient that gets its leases and is killed with them; clients of different names differ in
+    /// DUID. All would bind port 546, so there is room for one at a time.
+    pub(crate) fn newcomer(&self, name: &str) -> Result<Vec<Lease>> {
+        let (interface, wanted) = (&self.client_interface, Wanted::Both);
+        let mut client = Client::start(&self.lab, &Dhclient, interface, wanted, name)?;
+        let leases = client.wait_bound(BOUND)?;
+        client.process().kill()?;
+        Ok(leases)
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::cases::{BINDINGS, One, invalid_reasons};
 use super::peers;
+use crate::measuring::Cores;
 use crate::setup;
 
 /// Arguments of `cargo xtask bench avalanche`.
@@ -22,12 +23,8 @@ pub(crate) struct Avalanche {
     /// Seconds within which they begin [default: 1, or as long as 100 000 clients a second need].
     #[arg(long)]
     within: Option<f64>,
-    /// Core of the server. Kea is not bound to a core.
-    #[arg(long, default_value_t = 1)]
-    server_core: u32,
-    /// Core of the generator.
-    #[arg(long, default_value_t = 0)]
-    generator_core: u32,
+    #[command(flatten)]
+    cores: Cores,
     /// Install Kea from Debian's packages, if it is missing.
     #[arg(long)]
     install_peers: bool,
@@ -50,7 +47,8 @@ impl Avalanche {
         }
         let mut report = Vec::new();
         for clients in [self.clients, self.few] {
-            let one = One::start(self.server_core, Mode::Auto, Durability::PowerLoss, BINDINGS)?;
+            let one =
+                One::start(self.cores.server_core, Mode::Auto, Durability::PowerLoss, BINDINGS)?;
             report.push(self.measure("Gemel, power-loss durability", &one.client, clients)?);
         }
         if kea::is_installed() {
@@ -68,7 +66,7 @@ impl Avalanche {
         command.args(["avalanche", "--json", "--interface", client.name()]);
         let within = self.within(clients);
         command.args(["--clients", &clients.to_string(), "--within", &within.to_string()]);
-        command.args(["--core", &self.generator_core.to_string()]);
+        command.args(["--core", &self.cores.generator_core.to_string()]);
         let (text, line) = outcome(server, &run(command)?);
         println!("{text}");
         Ok(line)

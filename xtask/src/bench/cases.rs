@@ -128,7 +128,8 @@ impl Case {
         match self {
             Self::Reflector => reflector(args),
             Self::Advertise => {
-                let one = One::start(args.server_core, Mode::Auto, Durability::Process, BINDINGS)?;
+                let one =
+                    One::start(args.cores.server_core, Mode::Auto, Durability::Process, BINDINGS)?;
                 packets(args, &one.client)
             }
             Self::Socket => exchanges(args, Mode::Socket, Durability::Process),
@@ -230,7 +231,7 @@ pub(super) fn cable(lab: &Lab) -> Result<(Interface, Interface)> {
 }
 
 fn exchanges(args: &Compare, mode: Mode, durability: Durability) -> Result<Sample> {
-    let one = One::start(args.server_core, mode, durability, BINDINGS)?;
+    let one = One::start(args.cores.server_core, mode, durability, BINDINGS)?;
     let mode = one.server.mode()?;
     Ok(Sample { mode, ..search(args, &one.client, |_| ())? })
 }
@@ -239,7 +240,7 @@ fn exchanges(args: &Compare, mode: Mode, durability: Durability) -> Result<Sampl
 fn search(args: &Compare, client: &Interface, change: impl FnOnce(&mut Load)) -> Result<Sample> {
     let mut load = Load::new(Pace::Window(1), args.seconds, CLIENTS);
     load.wanted = Wanted::Address;
-    load.core = Some(args.generator_core);
+    load.core = Some(args.cores.generator_core);
     load.precision = args.precision;
     change(&mut load);
     let highest = load.highest_rate(client, args.step_seconds, || Ok(()))?;
@@ -283,7 +284,7 @@ fn pair(args: &Compare) -> Result<Sample> {
     let options = Options {
         mclt: 3600,
         // As both of Kea: where the scheduler puts it.
-        pins: [Some(args.server_core.to_string()), None],
+        pins: [Some(args.cores.server_core.to_string()), None],
         expected_bindings: Some(BINDINGS),
         ..Options::default()
     };
@@ -309,7 +310,7 @@ fn reflector(args: &Compare) -> Result<Sample> {
     let (client, server) = cable(&lab)?;
     let mut command = server.namespace().command(requirement::binary("gemel-bench")?);
     command.args(["reflector", "--quiet", "--interface", server.name()]);
-    command.args(["--core", &args.server_core.to_string()]);
+    command.args(["--core", &args.cores.server_core.to_string()]);
     let mut process = Process::spawn("reflector", command)?;
     process.wait_for_line("reflecting on", Duration::from_secs(10))?;
     packets(args, &client)
@@ -319,7 +320,7 @@ fn reflector(args: &Compare) -> Result<Sample> {
 fn packets(args: &Compare, client: &Interface) -> Result<Sample> {
     let mut command = client.namespace().command(requirement::binary("gemel-bench")?);
     command.args(["packets", "--json", "--interface", client.name()]);
-    command.args(["--core", &args.generator_core.to_string()]);
+    command.args(["--core", &args.cores.generator_core.to_string()]);
     command.args(["--clients", &CLIENTS.to_string()]);
     command.args(["--seconds", &args.step_seconds.to_string()]);
     let found = bench::run(command)?;

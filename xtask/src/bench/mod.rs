@@ -12,10 +12,11 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use gemel_tests::{kea, requirement};
+use gemel_tests::kea;
 use serde_json::{Map, Value, json};
 
-use crate::cargo::{build_binaries, root};
+use crate::cargo::root;
+use crate::measuring::{self, Cores};
 use crate::setup;
 use cases::{CASES, Case, Sample};
 
@@ -53,13 +54,8 @@ pub(crate) struct Compare {
     /// The search for a rate ends when its bounds are this close, as a share of the rate.
     #[arg(long, default_value_t = 0.05)]
     precision: f64,
-    /// Core of the servers, with all their threads. Kea and the standby of a pair are not bound to a
-    /// core.
-    #[arg(long, default_value_t = 1)]
-    server_core: u32,
-    /// Core of the generator.
-    #[arg(long, default_value_t = 0)]
-    generator_core: u32,
+    #[command(flatten)]
+    cores: Cores,
     /// Measure these cases only; may be given several times.
     #[arg(long = "case", value_name = "NAME")]
     only: Vec<String>,
@@ -82,13 +78,7 @@ const LATENCY_SHARE: f64 = 0.2;
 
 /// Runs what is asked for.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if !requirement::is_root() {
-        bail!("the benchmark makes network namespaces and loads XDP programs: run it as root");
-    }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    ensure!(cores > 1, "the benchmark needs two cores, one of them for the generator");
-    setup::run()?;
-    requirement::use_binaries_in(&build_binaries()?);
+    measuring::prepare()?;
     match &args.command {
         Command::Compare(compare) => compare.run(),
         Command::Avalanche(avalanche) => avalanche.run(),
@@ -218,8 +208,8 @@ fn report(args: &Compare, samples: &Samples) -> Value {
         "mode": mode,
         "at": now,
         "repetitions": args.repetitions,
-        "server_core": args.server_core,
-        "generator_core": args.generator_core,
+        "server_core": args.cores.server_core,
+        "generator_core": args.cores.generator_core,
         "kernel": page::kernel(),
         "cases": cases,
     })

@@ -144,8 +144,8 @@ fn page(args: &Compare, samples: &Samples, picture: &str) -> String {
         "Machine: {model}, {cores} cores, kernel {}, a veth pair between network namespaces. \
          Generator on core {}, server with all its threads on core {}. {}\n",
         kernel(),
-        args.generator_core,
-        args.server_core,
+        args.cores.generator_core,
+        args.cores.server_core,
         unbound(samples, kea::version().ok()),
     );
     let _ = writeln!(

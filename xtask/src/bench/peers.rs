@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use gemel_tests::kea::{Kea, Options};
-use gemel_tests::{Interface, Lab, Link};
+use gemel_tests::{Interface, Lab, Link, Switch};
 
 use super::cases::cable;
 
@@ -34,23 +34,15 @@ pub(super) fn alone() -> Result<Peers> {
 /// clients, primary and standby on one switch.
 pub(super) fn pair() -> Result<Peers> {
     let lab = Lab::new("kea")?;
-    let switch = lab.namespace("switch")?;
+    let mut switch = Switch::new(&lab)?;
     let clients = lab.namespace("client")?;
     let namespaces = [lab.namespace("server-a")?, lab.namespace("server-b")?];
-    let bridge = ["link", "add", "gml-br0", "up", "type", "bridge", "mcast_snooping", "0"];
-    switch.run("ip", &bridge)?;
-    let attach = |port: &Interface| {
-        switch.run("ip", &["link", "set", port.name(), "master", "gml-br0"]).map(drop)
-    };
-    let link = Link::default();
-    let (client, port) = link.connect((&clients, "gml-c0"), (&switch, "gml-p0"))?;
-    attach(&port)?;
-    let (first, second) = link.connect((&namespaces[0], "gml-f0"), (&namespaces[1], "gml-f0"))?;
+    let (client, _) = switch.plug(&clients, "gml-c0")?;
+    let (first, second) =
+        Link::default().connect((&namespaces[0], "gml-f0"), (&namespaces[1], "gml-f0"))?;
     let mut servers = Vec::new();
     for (peer, (namespace, peer_link)) in namespaces.iter().zip([&first, &second]).enumerate() {
-        let port = ["gml-p1", "gml-p2"][peer];
-        let (end, port) = link.connect((namespace, "gml-s0"), (&switch, port))?;
-        attach(&port)?;
+        let (end, _) = switch.plug(namespace, "gml-s0")?;
         let options = Options { peer: Some(peer), peer_link: Some(peer_link), threads: Some(2) };
         servers.push(Kea::start(&lab, namespace, &end, &options)?);
     }

@@ -14,14 +14,19 @@
 //! would tell. The neighbours' addresses are fixed at all times, so that no neighbour discovery
 //! gets in between.
 
-use std::path::Path;
+mod config;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::gemel::{Binding, Config, Durability, LinkConfig, Mode, Server};
-use crate::{Interface, Lab, Link, requirement, run, wait};
+use crate::gemel::{Binding, Config, Server};
+use crate::{Interface, Lab, Link, Switch, run, wait};
+
+pub use config::{FailoverConfig, Options, Role, TlsConfig, faketime};
+
+use config::{config, issue_certificates};
 
 /// The name of the relationship.
 pub const RELATIONSHIP: &str = "pair";
@@ -40,151 +45,6 @@ const TOGETHER: Duration = Duration::from_secs(60);
 
 /// How long two servers that work together may take until they know the same.
 const EQUAL: Duration = Duration::from_secs(30);
-
-/// Which of the two.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Role {
-    /// It serves while both work.
-    Primary,
-    /// It stands by.
-    Secondary,
-}
-
-impl Role {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Primary, Self::Secondary];
-
-    /// The word in the configuration.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Primary => "primary",
-            Self::Secondary => "secondary",
-        }
-    }
-
-    /// The partner's.
-    #[must_use]
-    pub fn partner(self) -> Self {
-        match self {
-            Self::Primary => Self::Secondary,
-            Self::Secondary => Self::Primary,
-        }
-    }
-
-    /// The name of the server in certificates.
-    #[must_use]
-    pub fn certificate_name(self) -> &'static str {
-        match self {
-            Self::Primary => "a.example.net",
-            Self::Secondary => "b.example.net",
-        }
-    }
-
-    fn index(self) -> usize {
-        usize::from(self == Self::Secondary)
-    }
-}
-
-/// Table `[failover.tls]`.
-#[derive(Clone, Debug)]
-pub struct TlsConfig {
-    /// File with the authority's certificate.
-    pub ca: String,
-    /// File with the server's certificate.
-    pub certificate: String,
-    /// File with its key.
-    pub key: String,
-    /// The name in the partner's certificate.
-    pub partner_name: String,
-}
-
-/// A table `[[failover]]`.
-#[derive(Clone, Debug)]
-pub struct FailoverConfig {
-    /// Which of the two this server is.
-    pub role: Role,
-    /// Maximum client lead time, seconds.
-    pub mclt: u32,
-    /// A connection without a message for so long is taken for dead, seconds.
-    pub keepalive: u32,
-    /// Certificates; none for plain TCP.
-    pub tls: Option<TlsConfig>,
-    /// Further lines.
-    pub more: String,
-}
-
-impl FailoverConfig {
-    /// The text of the table, over link `access`.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        let (local, partner) = (self.role.index(), self.role.partner().index());
-        let mut text = format!(
-            "\n[[failover]]\nname = \"{RELATIONSHIP}\"\nrole = \"{}\"\nlocal = \"{}\"\n\
-             partner = \"{}\"\nlinks = [\"access\"]\nmclt = \"{}s\"\nkeepalive_time = \"{}s\"\n\
-             startup_time = \"1s\"\nreconnect_interval = \"200ms\"\n{}\n",
-            self.role.as_str(),
-            ADDRESSES[local],
-            ADDRESSES[partner],
-            self.mclt,
-            self.keepalive,
-            self.more
-        );
-        match &self.tls {
-            None => text += "tls = \"off\"\n",
-            Some(tls) => {
-                text += &format!(
-                    "[failover.tls]\nca = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n\
-                     partner_name = \"{}\"\n",
-                    tls.ca, tls.certificate, tls.key, tls.partner_name
-                );
-            }
-        }
-        text
-    }
-}
-
-/// How a pair is set up.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// How packets reach the servers.
-    pub mode: Mode,
-    /// What a reply waits for.
-    pub durability: Durability,
-    /// Maximum client lead time, seconds.
-    pub mclt: u32,
-    /// Silence that means a dead connection, seconds.
-    pub keepalive: u32,
-    /// Preferred lifetime, valid lifetime, T1 and T2, in seconds.
-    pub times: [u32; 4],
-    /// By how much the secondary's clock is ahead, seconds.
-    pub skew: i32,
-    /// Whether the servers talk TLS, with certificates of `gemel ca`.
-    pub tls: bool,
-    /// The cores that each server is bound to, the primary's first.
-    pub pins: [Option<String>; 2],
-    /// Further lines of the table `[[failover]]`.
-    pub more: String,
-    /// Setting `server.expected_bindings`.
-    pub expected_bindings: Option<usize>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Auto,
-            durability: Durability::PowerLoss,
-            mclt: 60,
-            keepalive: 1,
-            times: [3600, 7200, 1800, 2880],
-            skew: 0,
-            tls: false,
-            pins: [None, None],
-            more: String::new(),
-            expected_bindings: None,
-        }
-    }
-}
 
 /// What a server says of its relationship.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -243,29 +103,16 @@ impl Pair {
     /// When they do not get there; the error shows what they logged.
     pub fn start_apart(name: &str, options: &Options) -> Result<Self> {
         let lab = Lab::new(name)?;
-        let switch = lab.namespace("switch")?;
+        let mut switch = Switch::new(&lab)?;
         let namespaces = [lab.namespace("server-a")?, lab.namespace("server-b")?];
         let clients = lab.namespace("client")?;
-        // Multicast goes to all ports, as it does while no router asks for listeners.
-        let bridge = ["link", "add", "gml-br0", "up", "type", "bridge", "mcast_snooping", "0"];
-        switch.run("ip", &bridge)?;
-        let attach = |port: &Interface| {
-            switch.run("ip", &["link", "set", port.name(), "master", "gml-br0"]).map(drop)
-        };
-        let link = Link::default();
-        let (client, port) = link.connect((&clients, "gml-c0"), (&switch, "gml-p0"))?;
-        attach(&port)?;
-        let mut server_ends = Vec::new();
-        let mut ports = Vec::new();
-        for (namespace, port_name) in namespaces.iter().zip(["gml-p1", "gml-p2"]) {
-            let (end, port) = link.connect((namespace, "gml-s0"), (&switch, port_name))?;
-            attach(&port)?;
-            server_ends.push(end);
-            ports.push(port);
-        }
+        let (client, _) = switch.plug(&clients, "gml-c0")?;
+        let [(first, first_port), (second, second_port)] =
+            [switch.plug(&namespaces[0], "gml-s0")?, switch.plug(&namespaces[1], "gml-s0")?];
+        let (server_ends, ports) = ([first, second], [first_port, second_port]);
         server_ends[0].add_address("2001:db8:1::1/64")?;
         server_ends[1].add_address("2001:db8:1::2/64")?;
-        let (first, second) = link
+        let (first, second) = Link::default()
             .connect((&namespaces[0], FAILOVER_INTERFACE), (&namespaces[1], FAILOVER_INTERFACE))?;
         let failover = [first, second];
         for (end, address) in failover.iter().zip(ADDRESSES) {
@@ -283,7 +130,6 @@ impl Pair {
         for server in [&mut secondary, &mut primary] {
             server.wait_ready()?;
         }
-        let ports = [ports.remove(0), ports.remove(0)];
         let pair =
             Self { servers: [primary, secondary], configs, client, failover, macs, ports, lab };
         Ok(pair)
@@ -496,72 +342,6 @@ fn differing(mine: &[Binding], theirs: &[Binding]) -> Vec<String> {
     all
 }
 
-fn config(lab: &Lab, options: &Options, role: Role, interface: &Interface) -> Config {
-    let mut link = LinkConfig::new("access", 1).for_load(1).on(interface);
-    link.times = options.times;
-    let mut config = Config::new(options.mode, vec![link]);
-    config.name = role.as_str().to_owned();
-    config.durability = options.durability;
-    config.pin.clone_from(&options.pins[role.index()]);
-    config.expected_bindings = options.expected_bindings;
-    if role == Role::Secondary && options.skew != 0 {
-        config.environment = clock_ahead(options.skew);
-    }
-    let dir = lab.dir().join("ca").display().to_string();
-    let tls = options.tls.then(|| TlsConfig {
-        ca: format!("{dir}/ca.pem"),
-        certificate: format!("{dir}/{}.pem", role.certificate_name()),
-        key: format!("{dir}/{}.key", role.certificate_name()),
-        partner_name: role.partner().certificate_name().to_owned(),
-    });
-    config.failover = Some(FailoverConfig {
-        role,
-        mclt: options.mclt,
-        keepalive: options.keepalive,
-        tls,
-        more: options.more.clone(),
-    });
-    config
-}
-
-/// Where Debian puts the library that shifts a program's clock.
-const FAKETIME: &str = "faketime/libfaketimeMT.so.1";
-
-/// The environment in which the calendar clock of a program is ahead by some seconds; its monotonic
-/// clock is not touched.
-fn clock_ahead(seconds: i32) -> Vec<(String, String)> {
-    let library = faketime().unwrap_or_default();
-    vec![
-        ("LD_PRELOAD".to_owned(), library),
-        ("FAKETIME".to_owned(), format!("{seconds:+}s")),
-        ("FAKETIME_DONT_FAKE_MONOTONIC".to_owned(), "1".to_owned()),
-    ]
-}
-
-/// The library that shifts a program's clock, if it is installed.
-#[must_use]
-pub fn faketime() -> Option<String> {
-    let folders = std::fs::read_dir("/usr/lib").ok()?;
-    folders
-        .flatten()
-        .map(|folder| folder.path().join(FAKETIME))
-        .find(|file| file.is_file())
-        .map(|file| file.display().to_string())
-}
-
-/// Makes an authority and a certificate for each server in folder `ca`.
-fn issue_certificates(dir: &Path) -> Result<()> {
-    let gemel = requirement::binary("gemel")?;
-    let gemel = gemel.to_str().context("a path in UTF-8")?;
-    let ca = dir.join("ca");
-    let ca = ca.to_str().context("a path in UTF-8")?;
-    run(gemel, &["ca", "init", ca])?;
-    for role in Role::ALL {
-        run(gemel, &["ca", "issue", ca, "--name", role.certificate_name()])?;
-    }
-    Ok(())
-}
-
 fn parse_relationship(text: &str) -> Result<Relationship> {
     let all: Value =
         serde_json::from_str(text).with_context(|| format!("failover status said {text:?}"))?;
@@ -602,20 +382,6 @@ mod tests {
         assert_eq!(differing(&mine, &theirs).len(), 2, "another end is a difference");
         assert_eq!(differing(&mine, &theirs[1..]).len(), 1);
         assert_eq!(differing(&mine[..1], &mine).len(), 1);
-    }
-
-    #[test]
-    fn the_two_configurations_mirror_each_other() {
-        let text = |role| {
-            FailoverConfig { role, mclt: 60, keepalive: 1, tls: None, more: String::new() }
-                .to_toml()
-        };
-        let (a, b) = (text(Role::Primary), text(Role::Secondary));
-        assert!(
-            a.contains("local = \"2001:db8:ff::1\"") && b.contains("partner = \"2001:db8:ff::1\"")
-        );
-        assert!(a.contains("role = \"primary\"") && b.contains("role = \"secondary\""));
-        assert!(a.contains("tls = \"off\""));
     }
 
     #[test]

@@ -7,14 +7,25 @@ pub fn stand_back() {
     /// Less than half the weight of the others. Not less: on a machine without an idle processor the
     /// checkpoint must still keep up, or the journal fills.
     const NICE: libc::c_int = 4;
-    const IOPRIO_WHO_PROCESS: libc::c_long = 1;
     /// Best effort, the lowest of its eight levels: an idle class could starve the checkpoint until
     /// the journal is full.
-    const IOPRIO: libc::c_long = 2 << 13 | 7;
+    const LEVEL: libc::c_long = 7;
+    claim(NICE, LEVEL);
+}
+
+/// Takes it back: a claim like that of other threads. Where the system grants no thread more than it
+/// has (no `CAP_SYS_NICE`) that of the processor stays low.
+pub(crate) fn stand_beside() {
+    claim(0, 4);
+}
+
+fn claim(nice: libc::c_int, level: libc::c_long) {
+    const IOPRIO_WHO_PROCESS: libc::c_long = 1;
+    const BEST_EFFORT: libc::c_long = 2 << 13;
     // SAFETY: two system calls on numbers; 0 is the calling thread.
     unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
-        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO);
+        libc::setpriority(libc::PRIO_PROCESS, 0, nice);
+        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, BEST_EFFORT | level);
     }
 }
 
@@ -24,4 +35,16 @@ pub fn stand_back() {
 /// threads that answer clients, the scheduler would else let it run for milliseconds at a time.
 pub(crate) fn give_way() {
     std::thread::yield_now();
+}
+
+/// Asks for huge pages behind a part of memory that is gone through at random. Advice.
+pub(crate) fn prefer_huge_pages<T>(memory: &[T]) {
+    const PAGE: usize = 4096;
+    let begin = memory.as_ptr().addr().next_multiple_of(PAGE);
+    let end = (memory.as_ptr().addr() + size_of_val(memory)) / PAGE * PAGE;
+    if end > begin {
+        let address = memory.as_ptr().with_addr(begin).cast_mut().cast();
+        // SAFETY: whole pages within memory that is borrowed; the advice changes nothing in them.
+        unsafe { libc::madvise(address, end - begin, libc::MADV_HUGEPAGE) };
+    }
 }

@@ -142,7 +142,7 @@ impl<D: Disk> Checkpointer<D> {
     /// Records count, not leases: a restart has to replay them all, also those of one lease.
     fn is_full(&self) -> bool {
         let leases = self.pace.leases.saturating_mul(if self.behind { BEHIND_FACTOR } else { 1 });
-        self.pending.records >= leases as u64
+        self.pending.taken() >= leases as u64
             || self.pending.octets() >= leases.saturating_mul(OCTETS_PER_LEASE)
     }
 
@@ -213,7 +213,7 @@ impl<D: Disk> Checkpointer<D> {
             self.tombstones.iter().take(groups).flat_map(|(_, group)| group).copied().collect();
         old.sort_unstable();
         let mut state = self.row.lock();
-        state.lag.begin(self.pending.records);
+        state.lag.begin(self.pending.taken());
         let begin = self.urgency(&state);
         drop(state);
         self.claim(begin);

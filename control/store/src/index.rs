@@ -12,7 +12,7 @@ use crate::{pending::Key, priority};
 /// Places at least; a power of two.
 const PLACES_MIN: usize = 1024;
 /// Places that an emptied index keeps at most: zeroing many takes long.
-const PLACES_KEPT: usize = 1 << 21;
+const PLACES_KEPT: usize = 1 << 20;
 
 /// Slot numbers by lease.
 #[derive(Clone, Debug)]

@@ -33,9 +33,9 @@ const ENTRIES_PER_TURN: usize = 1024;
 /// Records whose places are brought into the cache together.
 const GROUP: usize = 16;
 /// Octets of updates that an emptied [`Pending`] keeps room for at most.
-const OCTETS_KEPT: usize = 256 << 20;
+const OCTETS_KEPT: usize = 64 << 20;
 /// Slots that it keeps room for at most.
-const SLOTS_KEPT: usize = 2 << 20;
+const SLOTS_KEPT: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
@@ -65,7 +65,7 @@ pub(crate) struct Pending {
     /// Works without giving way to other threads.
     pub(crate) in_a_hurry: bool,
     pub(crate) stamp_max: u64,
-    /// Taken since it was empty.
+    /// Taken since it was empty, and those that could not be read.
     pub(crate) records: u64,
     pub(crate) bad_records: u64,
     pub(crate) first_bad: Option<String>,
@@ -180,6 +180,11 @@ impl Pending {
         Entry { key: slot.key, stamp: slot.stamp, record, tombstone: slot.tombstone }
     }
 
+    /// Records taken since it was empty, bad ones included.
+    pub(crate) fn taken(&self) -> u64 {
+        self.records + self.bad_records
+    }
+
     /// Leases in it.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
@@ -211,7 +216,7 @@ impl Pending {
 
     /// Empties it, keeps room for what is usual.
     pub(crate) fn clear(&mut self) {
-        self.records = 0;
+        (self.records, self.bad_records) = (0, 0);
         self.slots.clear();
         self.slots.shrink_to(SLOTS_KEPT);
         self.index.clear();
@@ -340,8 +345,9 @@ mod tests {
             }
             assert_eq!((pending.records, pending.bad_records), (records, bad), "seed {seed}");
             assert_eq!(pending.stamp_max, stamp_max, "seed {seed}");
+            assert_eq!(pending.taken(), records + bad, "seed {seed}");
             pending.clear();
-            assert!(pending.sorted().is_empty());
+            assert!(pending.sorted().is_empty() && pending.taken() == 0);
             assert!(model.keys().all(|lease| pending.get(lease).is_none()));
         }
     }

@@ -19,6 +19,9 @@ use crate::{
 /// Octets that an update takes up in the journal at least, to make room beforehand: a short DUID, in
 /// a batch that is large.
 const OCTETS_PER_UPDATE: usize = 88;
+/// Octets that room is made for beforehand at most, three times what a usual journal brings; more
+/// comes by growing.
+const RESERVED_MAX: usize = 512 << 20;
 /// Octets read at a time: whole sectors.
 const WINDOW: usize = if cfg!(test) { 4 * SECTOR } else { 1 << 20 };
 
@@ -123,6 +126,7 @@ pub(crate) fn recover<D: Disk>(
     let mut expected = meta.sequence + 1;
     let needed = |segment: &&Found<_>| segment.limit > meta.sequence + 1;
     let octets = found.iter().filter(needed).map(|segment| segment.len).sum::<usize>();
+    let octets = octets.min(RESERVED_MAX);
     pending.reserve(octets / OCTETS_PER_UPDATE, octets);
     // Clients wait, and no other thread of ours answers them.
     pending.in_a_hurry = true;
@@ -159,7 +163,7 @@ pub(crate) fn recover<D: Disk>(
         checkpoint: meta.sequence,
         segments: links.len() + recycled.len(),
         segments_used: links.len(),
-        lag: pending.records,
+        lag: pending.taken(),
         ..Status::default()
     };
     Ok(Recovered {
@@ -177,7 +181,7 @@ pub(crate) fn recover<D: Disk>(
             checkpoint_error: None,
             checkpoint_wanted: None,
             checkpoint_rounds: 0,
-            lag: Lag::new(pending.records),
+            lag: Lag::new(pending.taken()),
             lag_awaited: false,
             stopping: false,
             status,

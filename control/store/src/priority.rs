@@ -1,6 +1,8 @@
 //! Threads that stand back behind the one that commits.
 #![allow(unsafe_code)] // libc has these calls, the standard library has not
 
+use std::sync::OnceLock;
+
 /// Lowers the calling thread's claim to processor and disk, so that the threads that answer clients
 /// come first. Advice: everything works without it.
 pub fn stand_back() {
@@ -10,13 +12,22 @@ pub fn stand_back() {
     /// Best effort, the lowest of its eight levels: an idle class could starve the checkpoint until
     /// the journal is full.
     const LEVEL: libc::c_long = 7;
-    claim(NICE, LEVEL);
+    claim(usual_nice().max(NICE), LEVEL);
 }
 
 /// Takes it back: a claim like that of other threads. Where the system grants no thread more than it
 /// has (no `CAP_SYS_NICE`) that of the processor stays low.
 pub(crate) fn stand_beside() {
-    claim(0, 4);
+    /// The middle, as for everybody who asks for nothing.
+    const LEVEL: libc::c_long = 4;
+    claim(usual_nice(), LEVEL);
+}
+
+/// What the process was started with: seen by the first thread that stands back, before it does.
+fn usual_nice() -> libc::c_int {
+    static USUAL: OnceLock<libc::c_int> = OnceLock::new();
+    // SAFETY: a system call on numbers; 0 is the calling thread.
+    *USUAL.get_or_init(|| unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) })
 }
 
 fn claim(nice: libc::c_int, level: libc::c_long) {
@@ -46,5 +57,26 @@ pub(crate) fn prefer_huge_pages<T>(memory: &[T]) {
         let address = memory.as_ptr().with_addr(begin).cast_mut().cast();
         // SAFETY: whole pages within memory that is borrowed; the advice changes nothing in them.
         unsafe { libc::madvise(address, end - begin, libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_never_claims_more_than_the_process_was_started_with() {
+        std::thread::spawn(|| {
+            // SAFETY: a system call on numbers; 0 is the calling thread.
+            let nice = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+            let usual = usual_nice();
+            stand_back();
+            assert_eq!(nice(), usual.max(4));
+            stand_beside();
+            // Or it stays low, where the system does not grant it.
+            assert!(nice() == usual || nice() == usual.max(4), "{}", nice());
+        })
+        .join()
+        .unwrap();
     }
 }

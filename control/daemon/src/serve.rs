@@ -50,7 +50,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub fn run(config: Config) -> Result<()> {
     let started = Instant::now();
     let started_wall = SystemTime::now();
-    let mut store = open_store(&config)?;
+    let mut store = open_store(&config, started)?;
     let duid = server_duid(&config, &mut store)?;
     let (pool_configs, mut server_config) = config.server_config(duid);
     let (policies, pair_pools) = join_pairs(&config, &mut server_config);
@@ -370,7 +370,7 @@ fn xdp_verdicts(counters: gemel_ebpf::XdpCounters) -> BTreeMap<&'static str, u64
     ])
 }
 
-fn open_store(config: &Config) -> Result<Store> {
+fn open_store(config: &Config, started: Instant) -> Result<Store> {
     let durability = match config.store.durability {
         Durability::PowerLoss => StoreDurability::PowerLoss,
         Durability::Process => StoreDurability::Process,
@@ -394,6 +394,7 @@ fn open_store(config: &Config) -> Result<Store> {
         journal_batches = recovery.batches,
         journal_records = recovery.records,
         bad_records = recovery.bad_records,
+        start_ms = started.elapsed().as_millis(),
         "store open"
     );
     Ok(store)

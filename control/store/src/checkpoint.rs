@@ -13,8 +13,9 @@ use crate::{
     disk::{Disk, Segment, SegmentReader},
     format::{self, BatchHeader, FIRST_BATCH},
     lmdb::{Lmdb, Tombstone, View},
+    pace::Urgency,
     pending::Pending,
-    row::Row,
+    row::{Row, State},
 };
 
 /// How often the journal is looked at without being asked.
@@ -29,9 +30,6 @@ const OCTETS_PER_LEASE: usize = 512;
 const BEHIND_FACTOR: usize = 8;
 /// Octets read at a time.
 const READ_LEN: usize = 1 << 20;
-
-/// The longest pause between two transactions of a checkpoint.
-const REST_MAX: Duration = Duration::from_millis(20);
 
 /// When a checkpoint is due.
 #[derive(Clone, Copy, Debug)]
@@ -141,9 +139,10 @@ impl<D: Disk> Checkpointer<D> {
         Ok(())
     }
 
+    /// Records count, not leases: a restart has to replay them all, also those of one lease.
     fn is_full(&self) -> bool {
         let leases = self.pace.leases.saturating_mul(if self.behind { BEHIND_FACTOR } else { 1 });
-        self.pending.len() >= leases
+        self.pending.taken() >= leases as u64
             || self.pending.octets() >= leases.saturating_mul(OCTETS_PER_LEASE)
     }
 
@@ -213,22 +212,34 @@ impl<D: Disk> Checkpointer<D> {
         let mut old: Vec<Tombstone> =
             self.tombstones.iter().take(groups).flat_map(|(_, group)| group).copied().collect();
         old.sort_unstable();
+        let mut state = self.row.lock();
+        state.lag.begin(self.pending.taken());
+        let begin = self.urgency(&state);
+        drop(state);
+        self.claim(begin);
+        self.pending.in_a_hurry = begin > Urgency::Calm;
+        let mut before = begin;
         let entries = self.pending.sorted();
-        let rests = self.rests && !self.behind;
-        let row = &self.row;
-        let rest = |took: Duration| {
-            // As long a pause as the work was leaves the disk to the journal half of the time.
-            let state = row.lock();
-            let urgent = state.stopping
-                || state.checkpoint_wanted.is_some()
-                || state.links.len() * 2 > row.segments_max;
-            drop(state);
-            if rests && !urgent {
-                std::thread::sleep(took.min(REST_MAX));
+        let rest = |done, took| {
+            let mut state = self.row.lock();
+            state.lag.advance(done, entries.len());
+            if state.lag_awaited {
+                self.row.relief.notify_all();
             }
+            let now = self.urgency(&state);
+            drop(state);
+            if now != before {
+                self.claim(now);
+                before = now;
+            }
+            if self.rests {
+                std::thread::sleep(now.rest(took));
+            }
+            now
         };
         let stamp_max = self.pending.stamp_max;
-        let written = self.lmdb.lock().write(&entries, &old, self.position, stamp_max, rest)?;
+        let written =
+            self.lmdb.lock().write(&entries, &old, self.position, stamp_max, begin, rest)?;
         self.tombstones.drain(..groups);
         if !written.tombstones.is_empty() {
             self.tombstones.push_back((begun, written.tombstones));
@@ -247,9 +258,26 @@ impl<D: Disk> Checkpointer<D> {
         Ok(())
     }
 
+    /// How hard to work now.
+    fn urgency(&self, state: &State<D>) -> Urgency {
+        let urgent = state.stopping
+            || state.checkpoint_wanted.is_some()
+            || state.links.len() * 2 > self.row.segments_max;
+        let by_lag = Urgency::of(state.lag.backlog(), self.pace.leases as u64);
+        if urgent { by_lag.max(Urgency::Brisk) } else { by_lag }
+    }
+
+    /// In its own thread alone: others have a claim of their own.
+    fn claim(&self, urgency: Urgency) {
+        if self.rests {
+            urgency.claim();
+        }
+    }
+
     /// The checkpoint thread.
     pub(crate) fn run(mut self) {
         self.rests = true;
+        self.claim(Urgency::Calm);
         loop {
             let mut state = self.row.lock();
             if !state.stopping && state.checkpoint_wanted.is_none() {
@@ -260,7 +288,10 @@ impl<D: Disk> Checkpointer<D> {
             }
             let wanted = state.checkpoint_wanted;
             self.behind = state.links.len() * 2 > self.row.segments_max;
+            let urgency = self.urgency(&state);
             drop(state);
+            self.claim(urgency);
+            self.pending.in_a_hurry = urgency > Urgency::Calm;
             let result = self.absorb().and_then(|()| {
                 let old = self.oldest.is_some_and(|oldest| oldest.elapsed() >= self.pace.interval);
                 let asked = wanted.is_some_and(|sequence| self.written < sequence);

@@ -31,7 +31,8 @@ pub struct StoreConfig {
     /// Octets of address space for LMDB. Only what is used takes space on the disk; it doubles by
     /// itself when it is used up.
     pub map_len: usize,
-    /// A checkpoint is written once this many leases have changed...
+    /// A checkpoint is written once so many updates have come. It never lacks more than three times as
+    /// many, bar one commit: then appending waits...
     pub checkpoint_leases: usize,
     /// ...or the oldest change that is not in it is this old.
     pub checkpoint_interval: Duration,

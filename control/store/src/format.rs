@@ -184,6 +184,35 @@ pub(crate) fn batches<'a>(
     })
 }
 
+/// Hands out the batches in a part of a segment that begins on a sector, as [`batches`] does.
+///
+/// Unless the part is the `last`, it ends before the first batch that seems to go on behind the part.
+/// Tells where.
+pub(crate) fn scan<'a>(
+    part: &'a [u8],
+    last: bool,
+    salt: u32,
+    accept: impl Fn(&BatchHeader) -> bool,
+    mut each: impl FnMut(usize, BatchHeader, &'a [u8]),
+) -> usize {
+    let mut at = 0;
+    while at < part.len() {
+        let rest = &part[at..];
+        let header = BatchHeader::peek(rest).filter(&accept);
+        if !last && header.is_some_and(|header| header.stored_len() > rest.len()) {
+            break;
+        }
+        at += match header.and_then(|_| batch(rest, salt)) {
+            Some((header, payload)) => {
+                each(at, header, payload);
+                header.stored_len()
+            }
+            None => SECTOR,
+        };
+    }
+    at
+}
+
 /// A record and what follows it.
 type Split<'a> = Option<(&'a [u8], &'a [u8])>;
 
@@ -288,6 +317,32 @@ mod tests {
                     all.iter().map(|b| b.1).filter(|&s| s != all[index].1).collect();
                 assert_eq!(left, expected, "octet {octet}");
             }
+        }
+    }
+
+    #[test]
+    fn a_scan_in_parts_finds_what_a_scan_of_the_whole_finds() {
+        let long = [5; 3000];
+        let (mut image, salt) = image(&[&[1; 10], &long, &[], &[2; 900], &long, &[4; 472]]);
+        // Damage that leaves a header, and one that makes a batch look longer than the segment.
+        image[FIRST_BATCH + SECTOR + 50] ^= 1;
+        let third = FIRST_BATCH + SECTOR + stored_len(long.len());
+        image[third + 34] = 0xff;
+        let whole: Vec<_> = batches(&image, salt, |_| true).collect();
+        assert_eq!(whole.len(), 4);
+        for window in (1..20).map(|sectors| sectors * SECTOR) {
+            let mut found = Vec::new();
+            let (mut start, mut len) = (FIRST_BATCH, window);
+            while start < image.len() {
+                let end = (start + len).min(image.len());
+                let last = end == image.len();
+                let take = |at, header, payload| found.push((start + at, header, payload));
+                match scan(&image[start..end], last, salt, |_| true, take) {
+                    0 => len *= 2,
+                    done => (start, len) = (start + done, window),
+                }
+            }
+            assert_eq!(found, whole, "{window}");
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Journal<D: Disk> {
     /// Since the last commit.
     records: u64,
     octets: u64,
+    /// Records of the last commit.
+    committed: u64,
 }
 
 struct Active<S> {
@@ -82,6 +84,7 @@ impl<D: Disk> Journal<D> {
             durable,
             records: 0,
             octets: 0,
+            committed: 0,
         }
     }
 
@@ -144,7 +147,13 @@ impl<D: Disk> Journal<D> {
         self.put(&[])
     }
 
-    fn is_open(&self) -> bool {
+    /// Records that the last commit made durable.
+    pub(crate) fn records_committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Whether a batch is being put together.
+    pub(crate) fn is_open(&self) -> bool {
         self.active.as_ref().is_some_and(|active| active.open.is_some())
     }
 
@@ -258,6 +267,9 @@ impl<D: Disk> Journal<D> {
         state.durable = self.durable;
         state.status.durable = self.durable;
         state.status.commits += 1;
+        self.committed = records;
+        state.lag.add(records);
+        state.status.lag = state.lag.records();
         state.status.records += records;
         state.status.octets += octets;
         state.status.error = None;

@@ -21,10 +21,13 @@ mod error;
 mod format;
 #[doc(hidden)]
 pub mod fuzzing;
+mod head;
+mod index;
 mod journal;
 mod lmdb;
 mod lock;
 mod merge;
+mod pace;
 mod pending;
 #[cfg(test)]
 mod power_cut;
@@ -32,6 +35,7 @@ mod priority;
 mod reader;
 mod recovery;
 mod row;
+mod sort;
 mod store;
 #[cfg(test)]
 mod testing;

@@ -18,6 +18,8 @@ use lmdb::{
 
 use crate::{
     StoreError,
+    head::Head,
+    pace::Urgency,
     pending::{Entry, Key},
     priority,
 };
@@ -25,12 +27,6 @@ use crate::{
 const FORMAT: u32 = 1;
 const CRC_LEN: usize = 4;
 const READING: &str = "reading bindings";
-
-/// Entries of one transaction of a checkpoint: a few milliseconds of work. Few in tests, so that the
-/// power goes between the transactions of one checkpoint, too.
-const ENTRIES_PER_TRANSACTION: usize = if cfg!(test) { 5 } else { 2048 };
-/// Entries between two moments of giving way: some 100 us of work.
-const ENTRIES_PER_TURN: usize = 32;
 
 const KEY_FORMAT: &[u8] = b"format";
 const KEY_STORE_ID: &[u8] = b"store-id";
@@ -189,28 +185,31 @@ impl Lmdb {
     /// That takes several transactions, so that neither the processor nor the disk is kept from the
     /// journal for long. The last one alone records the sequence: until then the journal is replayed
     /// over what the others have brought, which changes nothing (the larger stamp wins). `rest` is
-    /// called between two transactions with the time that the first of them took.
+    /// called between two transactions with the number of entries that are written and the time that
+    /// the last of them took, and tells how to go on.
     pub(crate) fn write(
         &mut self,
         entries: &[Entry<'_>],
         tombstones: &[Tombstone],
         sequence: u64,
         stamp_max: u64,
-        mut rest: impl FnMut(Duration),
+        mut urgency: Urgency,
+        mut rest: impl FnMut(usize, Duration) -> Urgency,
     ) -> Result<Written, StoreError> {
         const WHAT: &str = "writing a checkpoint";
         let mut written = Written::default();
-        let split = entries.len().saturating_sub(1) / ENTRIES_PER_TRANSACTION;
-        let (first, last) = entries.split_at(split * ENTRIES_PER_TRANSACTION);
-        for chunk in first.chunks(ENTRIES_PER_TRANSACTION) {
+        let mut left = entries;
+        while left.len() > urgency.entries_per_transaction() {
+            let (chunk, later) = left.split_at(urgency.entries_per_transaction());
             let begun = Instant::now();
-            let part = self.update(WHAT, |open, txn| put_entries(open, txn, chunk))?;
+            let part = self.update(WHAT, |open, txn| put_entries(open, txn, chunk, urgency))?;
             written.records += part.records;
             written.tombstones.extend(part.tombstones);
-            rest(begun.elapsed());
+            left = later;
+            urgency = rest(entries.len() - left.len(), begun.elapsed());
         }
         let part = self.update(WHAT, |open, txn| {
-            let part = put_entries(open, txn, last)?;
+            let part = put_entries(open, txn, left, urgency)?;
             for (key, stamp) in tombstones {
                 if stamp_of(txn, open.bindings, key)? == Some(*stamp) {
                     txn.del(open.bindings, key, None)?;
@@ -431,10 +430,12 @@ fn put_entries(
     open: &Open,
     txn: &mut RwTransaction<'_>,
     entries: &[Entry<'_>],
+    urgency: Urgency,
 ) -> Result<Written, Error> {
     let mut written = Written::default();
+    let turn = urgency.entries_per_turn();
     for (index, entry) in entries.iter().enumerate() {
-        if index % ENTRIES_PER_TURN == 0 {
+        if turn.is_some_and(|turn| index % turn == 0) {
             priority::give_way();
         }
         let old = stamp_of(txn, open.bindings, &entry.key)?;
@@ -487,8 +488,8 @@ fn decode(key: &[u8], value: &[u8]) -> Value {
 fn stamp_of(txn: &RwTransaction<'_>, db: Database, key: &Key) -> Result<Option<u64>, Error> {
     match txn.get(db, key) {
         Ok(value) => Ok(checked(key, value)
-            .and_then(|octets| Record::decode(octets).ok())
-            .map(|record| record.stamp)),
+            .and_then(|octets| Head::read(octets).ok())
+            .map(|head| head.stamp)),
         Err(Error::NotFound) => Ok(None),
         Err(error) => Err(error),
     }
@@ -518,6 +519,10 @@ mod tests {
         }
     }
 
+    fn calm(_: usize, _: Duration) -> Urgency {
+        Urgency::Calm
+    }
+
     fn read_all(lmdb: &mut Lmdb, limit: usize) -> Vec<(Vec<u8>, Value)> {
         let mut all: Vec<(Vec<u8>, Value)> = Vec::new();
         loop {
@@ -538,7 +543,7 @@ mod tests {
         assert_eq!((meta.store_id, meta.sequence), ([3; 16], 0));
         let mut pending = Pending::default();
         fill(&mut pending, 0..5000, 9);
-        let written = lmdb.write(&pending.sorted(), &[], 12, 9, drop).unwrap();
+        let written = lmdb.write(&pending.sorted(), &[], 12, 9, Urgency::Calm, calm).unwrap();
         assert_eq!(written.records, 5000);
         assert!(lmdb.map_len > 256 << 10);
         let all = read_all(&mut lmdb, 17);
@@ -557,11 +562,11 @@ mod tests {
         let (mut lmdb, ..) = Lmdb::open(dir.path().to_owned(), 1 << 20, &[3; 32]).unwrap();
         let mut pending = Pending::default();
         fill(&mut pending, 0..2, 5);
-        lmdb.write(&pending.sorted(), &[], 1, 5, drop).unwrap();
+        lmdb.write(&pending.sorted(), &[], 1, 5, Urgency::Calm, calm).unwrap();
         let mut older = Pending::default();
         fill(&mut older, 0..2, 4);
         let tombstones = [(pending.sorted()[0].key, 4), (pending.sorted()[1].key, 5)];
-        let written = lmdb.write(&older.sorted(), &tombstones, 2, 5, drop).unwrap();
+        let written = lmdb.write(&older.sorted(), &tombstones, 2, 5, Urgency::Calm, calm).unwrap();
         assert_eq!(written.records, 0);
         let all = read_all(&mut lmdb, 10);
         assert_eq!(all.len(), 1, "only the tombstone that still stood is gone");

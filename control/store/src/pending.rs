@@ -1,10 +1,13 @@
 //! The newest update of each lease that the checkpoint does not hold yet.
 
-use std::collections::{BTreeMap, btree_map};
+use gemel_lease::{Binding, BindingStatus, Lease, RecordError};
 
-use gemel_lease::{Binding, BindingStatus, Lease, Record, RecordError};
-
-use crate::{format, priority};
+use crate::{
+    format,
+    head::Head,
+    index::{Hash, Index},
+    priority, sort,
+};
 
 /// The key of a lease in the checkpoint: address and prefix length, so that keys sort by address.
 pub(crate) type Key = [u8; 17];
@@ -25,15 +28,22 @@ pub(crate) fn lease(key: &[u8]) -> Option<Lease> {
 }
 
 /// Records taken, and entries listed, between two moments of giving way: some 50 us of work.
-const RECORDS_PER_TURN: u64 = 128;
+const RECORDS_PER_TURN: u64 = 256;
 const ENTRIES_PER_TURN: usize = 1024;
+/// Records whose places are brought into the cache together.
+const GROUP: usize = 16;
+/// Octets of updates that an emptied [`Pending`] keeps room for at most.
+const OCTETS_KEPT: usize = 64 << 20;
+/// Slots that it keeps room for at most.
+const SLOTS_KEPT: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
+    key: Key,
+    tombstone: bool,
+    len: u16,
     stamp: u64,
     at: usize,
-    len: u16,
-    tombstone: bool,
 }
 
 /// One lease's newest update.
@@ -48,10 +58,14 @@ pub(crate) struct Entry<'a> {
 /// Updates, the newest per lease.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pending {
-    /// In the order of the keys, so that no long sort holds up the threads that answer clients.
-    slots: BTreeMap<Key, Slot>,
+    /// One per lease, in the order in which they came.
+    slots: Vec<Slot>,
+    index: Index,
     octets: Vec<u8>,
+    /// Works without giving way to other threads.
+    pub(crate) in_a_hurry: bool,
     pub(crate) stamp_max: u64,
+    /// Taken since it was empty, and those that could not be read.
     pub(crate) records: u64,
     pub(crate) bad_records: u64,
     pub(crate) first_bad: Option<String>,
@@ -64,52 +78,87 @@ pub(crate) fn is_tombstone(binding: &Binding) -> bool {
 }
 
 impl Pending {
+    /// Makes room for so many updates of so many octets.
+    pub(crate) fn reserve(&mut self, updates: usize, octets: usize) {
+        self.index.reserve(self.slots.len() + updates);
+        self.slots.reserve(updates);
+        self.octets.reserve(octets);
+        priority::prefer_huge_pages(self.slots.spare_capacity_mut());
+        priority::prefer_huge_pages(self.octets.spare_capacity_mut());
+    }
+
     /// Takes the updates of a batch.
     pub(crate) fn absorb(&mut self, sequence: u64, mut updates: &[u8]) {
-        loop {
-            match format::split_record(updates) {
-                Ok(None) => return,
-                Ok(Some((record, rest))) => {
-                    if self.records.is_multiple_of(RECORDS_PER_TURN) {
-                        priority::give_way();
-                    }
-                    match Record::decode(record) {
-                        Ok(decoded) => self.take(&decoded, record),
-                        Err(error) => self.bad(sequence, error),
-                    }
-                    updates = rest;
-                }
-                Err(left) => return self.bad(sequence, RecordError::Length(left.len())),
+        let mut group = [(Hash::default(), Slot::EMPTY, &updates[..0]); GROUP];
+        while !updates.is_empty() {
+            let count = self.look_at(sequence, &mut updates, &mut group);
+            for &(hash, slot, record) in &group[..count] {
+                self.take(hash, slot, record);
             }
         }
     }
 
-    fn take(&mut self, decoded: &Record, record: &[u8]) {
-        self.records += 1;
-        self.stamp_max = self.stamp_max.max(decoded.stamp);
-        let Ok(len) = u16::try_from(record.len()) else { return };
-        let slot = Slot {
-            stamp: decoded.stamp,
-            at: self.octets.len(),
-            len,
-            tombstone: is_tombstone(&decoded.binding),
-        };
-        match self.slots.entry(key(&decoded.binding.lease)) {
-            btree_map::Entry::Occupied(mut old) => {
-                if old.get().stamp >= slot.stamp {
-                    return;
+    /// Splits up to a group of records off. Their places are on the way into the cache then.
+    fn look_at<'a>(
+        &mut self,
+        sequence: u64,
+        updates: &mut &'a [u8],
+        group: &mut [(Hash, Slot, &'a [u8]); GROUP],
+    ) -> usize {
+        let mut count = 0;
+        while count < GROUP {
+            let (record, rest) = match format::split_record(updates) {
+                Ok(Some(split)) => split,
+                Ok(None) => break,
+                Err(left) => {
+                    self.bad(sequence, RecordError::Length(left.len()));
+                    *updates = &[];
+                    break;
                 }
-                let place = *old.get();
-                if place.len == len {
-                    // The same client again, as a rule: its place fits.
-                    self.octets[place.at..place.at + usize::from(len)].copy_from_slice(record);
-                    old.insert(Slot { at: place.at, ..slot });
-                    return;
+            };
+            *updates = rest;
+            match Head::read(record) {
+                Ok(head) => {
+                    let slot = Slot::new(&head, record);
+                    group[count] = (self.index.hash(&slot.key), slot, record);
+                    count += 1;
                 }
-                old.insert(slot);
+                Err(error) => self.bad(sequence, error),
             }
-            btree_map::Entry::Vacant(free) => {
-                free.insert(slot);
+        }
+        // Close together, so that the processor fetches them side by side.
+        for (hash, ..) in &group[..count] {
+            self.index.touch(*hash);
+        }
+        count
+    }
+
+    fn take(&mut self, hash: Hash, slot: Slot, record: &[u8]) {
+        if !self.in_a_hurry && self.records.is_multiple_of(RECORDS_PER_TURN) {
+            priority::give_way();
+        }
+        self.records += 1;
+        self.stamp_max = self.stamp_max.max(slot.stamp);
+        let slots = &self.slots;
+        let at = self.octets.len();
+        match self.index.find(hash, |number| slots[number].key == slot.key) {
+            Some(number) => {
+                let old = &mut self.slots[number];
+                if old.stamp >= slot.stamp {
+                    return;
+                }
+                if old.len == slot.len {
+                    // The same client again, as a rule: its place fits.
+                    *old = Slot { at: old.at, ..slot };
+                    let place = old.at..old.at + record.len();
+                    self.octets[place].copy_from_slice(record);
+                    return;
+                }
+                *old = Slot { at, ..slot };
+            }
+            None => {
+                self.index.insert(hash, self.slots.len());
+                self.slots.push(Slot { at, ..slot });
             }
         }
         self.octets.extend_from_slice(record);
@@ -122,15 +171,22 @@ impl Pending {
 
     /// The newest update of one lease.
     pub(crate) fn get(&self, key: &Key) -> Option<Entry<'_>> {
-        self.slots.get(key).map(|slot| self.entry(*key, slot))
+        let number = self.index.find(self.index.hash(key), |n| self.slots[n].key == *key)?;
+        Some(self.entry(&self.slots[number]))
     }
 
-    fn entry(&self, key: Key, slot: &Slot) -> Entry<'_> {
+    fn entry(&self, slot: &Slot) -> Entry<'_> {
         let record = &self.octets[slot.at..slot.at + usize::from(slot.len)];
-        Entry { key, stamp: slot.stamp, record, tombstone: slot.tombstone }
+        Entry { key: slot.key, stamp: slot.stamp, record, tombstone: slot.tombstone }
+    }
+
+    /// Records taken since it was empty, bad ones included.
+    pub(crate) fn taken(&self) -> u64 {
+        self.records + self.bad_records
     }
 
     /// Leases in it.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -142,29 +198,56 @@ impl Pending {
 
     /// All of it in the order of the keys.
     pub(crate) fn sorted(&self) -> Vec<Entry<'_>> {
-        let mut entries = Vec::with_capacity(self.slots.len());
-        for (index, (&key, slot)) in self.slots.iter().enumerate() {
-            if index % ENTRIES_PER_TURN == 0 {
+        let numbered = self.slots.iter().zip(0_u32..).map(|(slot, number)| {
+            let (address, prefix_len) = slot.key.split_at(16);
+            let address = address.try_into().map_or(0, u128::from_be_bytes);
+            (address, prefix_len[0], number)
+        });
+        let order = sort::sort(numbered.collect(), self.in_a_hurry);
+        let mut entries = Vec::with_capacity(order.len());
+        for (index, (_, _, number)) in order.into_iter().enumerate() {
+            if !self.in_a_hurry && index % ENTRIES_PER_TURN == 0 {
                 priority::give_way();
             }
-            entries.push(self.entry(key, slot));
+            entries.push(self.entry(&self.slots[number as usize]));
         }
         entries
     }
 
-    /// Empties it, keeps the room.
+    /// Empties it, keeps room for what is usual.
     pub(crate) fn clear(&mut self) {
+        (self.records, self.bad_records) = (0, 0);
         self.slots.clear();
+        self.slots.shrink_to(SLOTS_KEPT);
+        self.index.clear();
         self.octets.clear();
+        self.octets.shrink_to(OCTETS_KEPT);
+    }
+}
+
+impl Slot {
+    const EMPTY: Self = Self { key: [0; 17], tombstone: false, len: 0, stamp: 0, at: 0 };
+
+    /// Without its place yet.
+    fn new(head: &Head, record: &[u8]) -> Self {
+        Self {
+            key: head.key,
+            tombstone: head.tombstone,
+            len: u16::try_from(record.len()).expect("a record that can be decoded is short"),
+            stamp: head.stamp,
+            at: 0,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use gemel_lease::UpdateBatch;
+    use std::collections::BTreeMap;
+
+    use gemel_lease::{Record, UpdateBatch};
 
     use super::*;
-    use crate::testing::{self, binding};
+    use crate::testing::{self, Random, binding};
 
     #[test]
     fn the_larger_stamp_wins_in_any_order() {
@@ -198,6 +281,75 @@ mod tests {
         );
         let empty = UpdateBatch::default();
         Pending::default().absorb(1, empty.as_bytes());
+    }
+
+    /// Octets that are mostly records, of few leases so that they meet.
+    fn some_updates(random: &mut Random) -> Vec<u8> {
+        let mut octets = Vec::new();
+        for _ in 0..random.below(40) {
+            let len = if random.chance(4) { 9 } else { 14 };
+            let number = u32::try_from(random.below(200)).unwrap();
+            let mut binding = binding(number, len);
+            if random.chance(5) {
+                binding.status = BindingStatus::Free;
+            }
+            let begin = octets.len();
+            octets.extend(testing::record(&binding, random.below(5000)));
+            if random.chance(30) {
+                octets[begin + 2] = 99;
+            }
+        }
+        if random.chance(10) {
+            octets.truncate(octets.len().saturating_sub(3));
+        }
+        octets
+    }
+
+    /// Each record decoded whole, one after the other, into a map.
+    #[test]
+    fn whatever_comes_is_taken_as_one_by_one() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let mut pending = Pending { in_a_hurry: random.chance(2), ..Pending::default() };
+            if random.chance(2) {
+                pending.reserve(100, 10_000);
+            }
+            let mut model: BTreeMap<Key, (u64, Vec<u8>, bool)> = BTreeMap::new();
+            let (mut records, mut bad, mut stamp_max) = (0, 0, 0);
+            for sequence in 1..60 {
+                let updates = some_updates(&mut random);
+                pending.absorb(sequence, &updates);
+                let mut rest = &updates[..];
+                while let Ok(Some((octets, later))) = format::split_record(rest) {
+                    rest = later;
+                    let Ok(record) = Record::decode(octets) else {
+                        bad += 1;
+                        continue;
+                    };
+                    records += 1;
+                    stamp_max = record.stamp.max(stamp_max);
+                    let lease = key(&record.binding.lease);
+                    if model.get(&lease).is_none_or(|(stamp, ..)| *stamp < record.stamp) {
+                        let tombstone = is_tombstone(&record.binding);
+                        model.insert(lease, (record.stamp, octets.to_vec(), tombstone));
+                    }
+                }
+                bad += u64::from(!rest.is_empty());
+            }
+            let entries = pending.sorted();
+            let taken = entries.iter().map(|e| (e.key, (e.stamp, e.record.to_vec(), e.tombstone)));
+            assert_eq!(taken.collect::<BTreeMap<_, _>>(), model, "seed {seed}");
+            assert!(entries.windows(2).all(|w| w[0].key < w[1].key), "seed {seed}");
+            for (lease, (stamp, ..)) in &model {
+                assert_eq!(pending.get(lease).unwrap().stamp, *stamp);
+            }
+            assert_eq!((pending.records, pending.bad_records), (records, bad), "seed {seed}");
+            assert_eq!(pending.stamp_max, stamp_max, "seed {seed}");
+            assert_eq!(pending.taken(), records + bad, "seed {seed}");
+            pending.clear();
+            assert!(pending.sorted().is_empty() && pending.taken() == 0);
+            assert!(model.keys().all(|lease| pending.get(lease).is_none()));
+        }
     }
 
     #[test]

@@ -8,12 +8,22 @@ use std::{
 use crate::{
     Durability, Progress, StoreConfig, StoreError,
     disk::{Disk, Segment, SegmentReader},
-    format::{self, BatchHeader, NotHeader, SECTOR, SegmentHeader},
+    format::{self, BatchHeader, FIRST_BATCH, NotHeader, SECTOR, SegmentHeader},
     lmdb::Meta,
+    pace::Lag,
     pending::Pending,
     row::{Link, State},
     store::{Recovery, Status},
 };
+
+/// Octets that an update takes up in the journal at least, to make room beforehand: a short DUID, in
+/// a batch that is large.
+const OCTETS_PER_UPDATE: usize = 88;
+/// Octets that room is made for beforehand at most, three times what a usual journal brings; more
+/// comes by growing.
+const RESERVED_MAX: usize = 512 << 20;
+/// Octets read at a time: whole sectors.
+const WINDOW: usize = if cfg!(test) { 4 * SECTOR } else { 1 << 20 };
 
 /// The journal as it was found.
 pub(crate) struct Recovered<D: Disk> {
@@ -114,12 +124,23 @@ pub(crate) fn recover<D: Disk>(
     pending.stamp_max = meta.stamp_max;
     let mut walk = Walk { chain: Vec::new(), strays: Vec::new() };
     let mut expected = meta.sequence + 1;
+    let needed = |segment: &&Found<_>| segment.limit > meta.sequence + 1;
+    let octets = found.iter().filter(needed).map(|segment| segment.len).sum::<usize>();
+    let octets = octets.min(RESERVED_MAX);
+    pending.reserve(octets / OCTETS_PER_UPDATE, octets);
+    // Clients wait, and no other thread of ours answers them.
+    pending.in_a_hurry = true;
+    let mut window = Vec::new();
     for (index, segment) in found.iter().enumerate() {
         progress(Progress::Replay { done: index, total: found.len() });
         if segment.limit > expected.min(meta.sequence + 1) {
-            expected = read_segment(disk, salt, index, segment, expected, &mut pending, &mut walk)?;
+            let mut taking = Taking { salt, pending: &mut pending, walk: &mut walk };
+            expected = taking
+                .segment(index, segment, expected, &mut window)
+                .map_err(|e| io_error(disk, segment.id, "cannot read the journal segment", e))?;
         }
     }
+    pending.in_a_hurry = false;
     progress(Progress::Replay { done: found.len(), total: found.len() });
     accept_strays(disk, config, salt, &found, &mut expected, &mut pending, &mut walk, &mut report)?;
     let durable = expected - 1;
@@ -142,6 +163,7 @@ pub(crate) fn recover<D: Disk>(
         checkpoint: meta.sequence,
         segments: links.len() + recycled.len(),
         segments_used: links.len(),
+        lag: pending.taken(),
         ..Status::default()
     };
     Ok(Recovered {
@@ -159,6 +181,8 @@ pub(crate) fn recover<D: Disk>(
             checkpoint_error: None,
             checkpoint_wanted: None,
             checkpoint_rounds: 0,
+            lag: Lag::new(pending.taken()),
+            lag_awaited: false,
             stopping: false,
             status,
         },
@@ -168,33 +192,53 @@ pub(crate) fn recover<D: Disk>(
     })
 }
 
-/// Takes the batches of one segment; returns the sequence that is expected next.
-fn read_segment<D: Disk>(
-    disk: &D,
+/// Where the batches of a segment go.
+struct Taking<'a> {
     salt: u32,
-    index: usize,
-    segment: &Found<<D::Segment as Segment>::Reader>,
-    mut expected: u64,
-    pending: &mut Pending,
-    walk: &mut Walk,
-) -> Result<u64, StoreError> {
-    let image = read_all(disk, segment.id, &segment.reader, segment.len)?;
-    let first = segment.header.first_sequence;
-    let counts = |header: &BatchHeader| {
-        header.generation == segment.header.generation
-            && (first..segment.limit).contains(&header.sequence)
-    };
-    for (at, header, payload) in format::batches(&image, salt, counts) {
-        let place = Place { segment: index, at, header };
-        if header.sequence == expected {
-            pending.absorb(header.sequence, payload);
-            walk.chain.push(place);
-            expected += 1;
-        } else if header.sequence > expected {
-            walk.strays.push(place);
+    pending: &'a mut Pending,
+    walk: &'a mut Walk,
+}
+
+impl Taking<'_> {
+    /// Takes the batches of one segment; returns the sequence that is expected next.
+    fn segment<R: SegmentReader>(
+        &mut self,
+        index: usize,
+        segment: &Found<R>,
+        mut expected: u64,
+        window: &mut Vec<u8>,
+    ) -> io::Result<u64> {
+        let first = segment.header.first_sequence;
+        let counts = |header: &BatchHeader| {
+            header.generation == segment.header.generation
+                && (first..segment.limit).contains(&header.sequence)
+        };
+        let mut take = |at, header: BatchHeader, payload: &[u8]| {
+            let place = Place { segment: index, at, header };
+            if header.sequence == expected {
+                self.pending.absorb(header.sequence, payload);
+                self.walk.chain.push(place);
+                expected += 1;
+            } else if header.sequence > expected {
+                self.walk.strays.push(place);
+            }
+        };
+        // Through a window that fits into the processor's cache.
+        let (mut start, mut len) = (FIRST_BATCH, WINDOW);
+        while start < segment.len {
+            let rest = segment.len - start;
+            window.resize(len.min(rest), 0);
+            segment.reader.read(start, window)?;
+            let last = window.len() == rest;
+            let take = |at, header, payload: &[u8]| take(start + at, header, payload);
+            match format::scan(window, last, self.salt, counts, take) {
+                // The first batch is longer than the window.
+                0 => len *= 2,
+                done => (start, len) = (start + done, WINDOW),
+            }
         }
+        Ok(expected)
     }
-    Ok(expected)
 }
 
 /// Decides about batches behind a gap.

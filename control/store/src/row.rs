@@ -1,13 +1,14 @@
 //! The row of segments that the control thread fills, the checkpoint follows and the preparing
 //! thread refills.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
     StoreError,
     disk::{Disk, Segment},
+    pace::Lag,
     store::Status,
 };
 
@@ -63,6 +64,10 @@ pub(crate) struct State<D: Disk> {
     pub(crate) checkpoint_wanted: Option<u64>,
     /// Checkpoints tried, failed ones too.
     pub(crate) checkpoint_rounds: u64,
+    /// What the checkpoint lacks, in records.
+    pub(crate) lag: Lag,
+    /// Somebody waits for the lag to become smaller.
+    pub(crate) lag_awaited: bool,
     pub(crate) stopping: bool,
     pub(crate) status: Status,
 }
@@ -79,6 +84,8 @@ pub(crate) struct Row<D: Disk> {
     pub(crate) prepare: Condvar,
     /// Work for the checkpoint thread, and its results.
     pub(crate) checkpoint: Condvar,
+    /// The lag has become smaller.
+    pub(crate) relief: Condvar,
 }
 
 impl<D: Disk> Row<D> {
@@ -97,6 +104,7 @@ impl<D: Disk> Row<D> {
             state: Mutex::new(state),
             prepare: Condvar::new(),
             checkpoint: Condvar::new(),
+            relief: Condvar::new(),
         })
     }
 
@@ -241,6 +249,8 @@ impl<D: Disk> Row<D> {
     pub(crate) fn checkpointed(&self, sequence: u64) {
         let mut state = self.lock();
         state.checkpoint = state.checkpoint.max(sequence);
+        state.lag.end();
+        state.status.lag = state.lag.records();
         state.status.checkpoint = state.checkpoint;
         // A segment voids the stale end of those before it, so one goes only when a later one is
         // durable itself.
@@ -260,6 +270,24 @@ impl<D: Disk> Row<D> {
         state.status.segments_used = state.links.len();
         drop(state);
         self.prepare.notify_all();
+        self.relief.notify_all();
+    }
+
+    /// Waits until the backlog is down to `goal`. If nothing is written for as long as `patience` it
+    /// gives up, and tells at which step.
+    pub(crate) fn wait_for_relief(&self, goal: u64, patience: Duration) -> Result<(), u64> {
+        let mut state = self.lock();
+        while state.lag.backlog() > goal && !state.stopping && state.checkpoint_error.is_none() {
+            let step = state.lag.steps();
+            state.lag_awaited = true;
+            self.checkpoint.notify_all();
+            let timed_out = self.relief.wait_for(&mut state, patience).timed_out();
+            if timed_out && state.lag.steps() == step {
+                return Err(step);
+            }
+        }
+        state.lag_awaited = false;
+        Ok(())
     }
 
     /// Ends the threads.
@@ -267,5 +295,6 @@ impl<D: Disk> Row<D> {
         self.lock().stopping = true;
         self.prepare.notify_all();
         self.checkpoint.notify_all();
+        self.relief.notify_all();
     }
 }

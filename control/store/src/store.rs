@@ -12,7 +12,7 @@ use crate::{
     journal::Journal,
     lmdb::{Lmdb, Meta},
     lock::Lock,
-    priority, recovery,
+    pace, recovery,
     row::Row,
     warm::WarmUp,
 };
@@ -22,6 +22,8 @@ const SEGMENT_LEN_MIN: usize = 64 << 10;
 /// Offsets in a segment must fit into 32 bits.
 const SEGMENT_LEN_MAX: usize = 2 << 30;
 const PAGE: usize = 4096;
+/// How long appending waits for a checkpoint that does not get on.
+const LAG_PATIENCE: Duration = Duration::from_secs(1);
 /// One being filled, one at the checkpoint, one ready.
 const SEGMENTS_MIN: usize = 3;
 
@@ -111,6 +113,11 @@ pub struct Status {
     pub checkpoint_failures: u64,
     /// Records written to the checkpoint.
     pub checkpoint_records: u64,
+    /// Records that the checkpoint lacks: what a restart would replay.
+    pub lag: u64,
+    /// Times that appending has waited for the checkpoint, because a restart would have had too much
+    /// to replay.
+    pub lag_waits: u64,
     /// How long the last checkpoint took, microseconds.
     pub checkpoint_last_us: u64,
     /// What went wrong last and has not gone well since.
@@ -146,6 +153,10 @@ pub struct Store {
     checkpointer: Option<Checkpointer<MappedDisk>>,
     /// Between [`Store::warm_up`] and [`Store::end_warm_up`].
     warming: bool,
+    /// Records that the checkpoint may lack before appending waits for it.
+    backlog_max: u64,
+    /// The step of the checkpoint at which waiting has not helped.
+    stuck_at: Option<u64>,
     threads: Vec<JoinHandle<()>>,
     // Behind everything that it protects.
     _lock: Lock,
@@ -220,6 +231,8 @@ impl Store {
             recovery: Recovery { created, ..recovered.report },
             checkpointer: Some(checkpointer),
             warming: false,
+            backlog_max: pace::backlog_max(config.checkpoint_leases.max(1) as u64),
+            stuck_at: None,
             threads: Vec::new(),
             _lock: lock,
         };
@@ -319,6 +332,9 @@ impl Store {
     /// Puts a worker's updates ([`gemel_lease::UpdateBatch::as_bytes`]) into the batch that the next
     /// [`commit`](Self::commit) closes, and returns the sequence that holds them.
     ///
+    /// Where the checkpoint is too far behind, the first append after a commit waits until it has caught
+    /// up a little, some milliseconds: the time that a restart takes stays bounded.
+    ///
     /// # Errors
     /// What was appended before still stands; of these updates a part may be stored, unacknowledged,
     /// so append them again, as a whole: [`StoreError::JournalFull`], [`StoreError::NoSpace`],
@@ -328,6 +344,7 @@ impl Store {
         if self.checkpointer.is_some() {
             self.start_checkpoints()?;
         }
+        self.wait_for_checkpoint();
         let appended = self.journal.append(updates);
         self.note(appended)
     }
@@ -394,6 +411,25 @@ impl Store {
         Monitor(Arc::clone(&self.row))
     }
 
+    /// Keeps what a restart would replay within bounds: beyond them, as much has to be written to the
+    /// checkpoint as the last commit brought, before more is appended.
+    fn wait_for_checkpoint(&mut self) {
+        if self.warming || self.journal.is_open() {
+            return;
+        }
+        let mut state = self.row.lock();
+        let backlog = state.lag.backlog();
+        // A checkpoint that is stuck is waited for once; the journal's own bound comes next.
+        let stuck = self.stuck_at == Some(state.lag.steps());
+        if backlog < self.backlog_max || stuck || state.checkpoint_error.is_some() {
+            return;
+        }
+        state.status.lag_waits += 1;
+        drop(state);
+        let goal = backlog.saturating_sub(self.journal.records_committed()).max(self.backlog_max);
+        self.stuck_at = self.row.wait_for_relief(goal, LAG_PATIENCE).err();
+    }
+
     /// LMDB must stand still then.
     fn refuse_while_warming(&self) -> Result<(), StoreError> {
         if self.warming {
@@ -404,10 +440,7 @@ impl Store {
 
     fn start_checkpoints(&mut self) -> Result<(), StoreError> {
         let Some(checkpointer) = self.checkpointer.take() else { return Ok(()) };
-        self.spawn("store-checkpoint", move || {
-            priority::stand_back();
-            checkpointer.run();
-        })
+        self.spawn("store-checkpoint", move || checkpointer.run())
     }
 
     fn spawn(

@@ -135,6 +135,40 @@ fn a_journal_longer_than_its_bound_passes_through_the_checkpoint() {
 }
 
 #[test]
+fn what_a_restart_replays_is_bounded_under_a_load_without_pause() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = || StoreConfig {
+        checkpoint_leases: 500,
+        checkpoint_interval: Duration::from_secs(3600),
+        segment_len: 1 << 20,
+        segments_max: 16,
+        ..config(dir.path())
+    };
+    let mut store = open(config());
+    let monitor = store.monitor();
+    let mut stamp = 0;
+    for round in 0..600_u32 {
+        stamp += 1;
+        // Others in each round, and one lease over and over: its records count, too.
+        let first = round * 50 % 3000;
+        let numbers = (first..first + 49).chain([7]);
+        store.append(batch(numbers, stamp).as_bytes()).unwrap();
+        store.commit().unwrap();
+        let lag = monitor.status().lag;
+        assert!(lag <= 3 * 500 + 50, "{lag} records behind in round {round}");
+    }
+    let before = monitor.status();
+    assert!(before.checkpoints > 10, "{before:?}");
+    drop(store);
+    let mut store = open(config());
+    assert!(store.recovery().records <= before.lag);
+    assert_eq!(store.monitor().status().lag, store.recovery().records);
+    let found = restore(&mut store);
+    assert_eq!(found.len(), 60 * 49);
+    assert_eq!(found[&binding(7, BindingStatus::Active).lease].stamp, stamp);
+}
+
+#[test]
 fn tombstones_outlast_a_checkpoint_and_then_go() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(config(dir.path()));

@@ -483,6 +483,13 @@ impl Pool {
         self.free.as_ref().and_then(|free| free.next(place)).map(u128::from)
     }
 
+    /// Dense pools: asks for the memory that tells what is free from the place of a hash on.
+    pub(crate) fn fetch_place(&self, hash: u128) {
+        if let Some(free) = &self.free {
+            free.fetch(dense_index(self.place(hash)));
+        }
+    }
+
     /// Makes a lease that has no binding available, if it is this server's.
     pub(crate) fn put_back(&self, index: u128) {
         if !self.is_mine(index) {

@@ -72,7 +72,7 @@ impl LeaseTable {
         out: &mut Vec<Record>,
     ) {
         {
-            let records = self.stripes[stripe].0.lock();
+            let records = self.stripes[stripe].lock(&self.waits);
             let slots = records.arena.iter().map(|(_, slot)| slot).filter(|slot| {
                 (which == Collect::All || slot.binding.update_pending)
                     && self.pools.find_lease(slot.binding.lease).is_some_and(&pools)

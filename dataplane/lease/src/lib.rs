@@ -6,6 +6,7 @@
 // But for one file, which asks the processor for memory ahead of use.
 #![deny(unsafe_code)]
 
+mod alone;
 mod arena;
 mod binding;
 mod bitmap;

@@ -14,7 +14,7 @@ use std::{
     sync::atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 
-use crate::prefetch::prefetch;
+use crate::prefetch::{LINE, prefetch};
 
 /// What a table holds.
 pub(crate) trait Entry: Copy {
@@ -51,8 +51,6 @@ const HOMES_MIN: usize = 8;
 /// once in 10^7 times, and then gets them.
 const REST_MIN: usize = 8;
 const REST_MAX: usize = 64;
-/// Octets that a cache line has.
-const LINE: usize = 64;
 
 impl<E: Entry> Ordered<E> {
     /// With room for so many entries.

@@ -22,19 +22,25 @@ pub(crate) fn prefetch(address: usize) {
 #[inline]
 pub(crate) fn prefetch_lines<T>(value: &T, lines: usize) {
     let first = std::ptr::from_ref(value).addr();
-    (0..lines).for_each(|line| prefetch(first + 64 * line));
+    (0..lines).for_each(|line| prefetch(first.wrapping_add(LINE * line)));
 }
 
 /// Asks for all cache lines of a value.
 #[inline]
 pub(crate) fn prefetch_all<T>(value: &T) {
-    let first = std::ptr::from_ref(value).addr();
-    let mut line = first / 64 * 64;
-    while line < first + size_of::<T>() {
-        prefetch(line);
-        line += 64;
-    }
+    prefetch_item(std::ptr::from_ref(value), 0);
 }
+
+/// Asks for all cache lines of an item of an array, whether there is such an item yet or not.
+#[inline]
+pub(crate) fn prefetch_item<T>(array: *const T, index: usize) {
+    let first = array.wrapping_add(index).addr();
+    let lines = (first % LINE + size_of::<T>()).div_ceil(LINE);
+    (0..lines).for_each(|line| prefetch(first.wrapping_add(LINE * line)));
+}
+
+/// Octets that a cache line has.
+pub(crate) const LINE: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -48,5 +54,7 @@ mod tests {
         prefetch_all(&[0_u64; 100]);
         prefetch_all(&());
         prefetch_lines(&0_u8, 3);
+        prefetch_item(std::ptr::null::<u64>(), 5);
+        prefetch_item(std::ptr::without_provenance::<u64>(usize::MAX - 7), 0);
     }
 }

@@ -30,6 +30,7 @@ use std::{
 
 use crate::{
     AbsoluteTime, Binding, BindingStatus, ClientKey, Lease, Ownership, PoolId, PoolSet, UpdateSink,
+    alone::Alone,
     hash::Hashes,
     index::{LeaseGuard, LeaseIndex, LeaseName, Place, per_stripe},
     strays::{StrayGuard, Strays},
@@ -135,7 +136,7 @@ pub struct LeaseTable {
     strays: Strays,
     free_updates: FreeUpdates,
     /// The last stamp given out.
-    stamp: AtomicU64,
+    stamp: Alone<AtomicU64>,
     /// Where the sweep goes on.
     sweep_at: AtomicU64,
     /// For the client stripes.
@@ -156,7 +157,7 @@ impl LeaseTable {
             index: LeaseIndex::new(stripes, config.expected_bindings),
             strays: Strays::new(),
             free_updates: FreeUpdates::new(),
-            stamp: AtomicU64::new(0),
+            stamp: Alone(AtomicU64::new(0)),
             sweep_at: AtomicU64::new(0),
             waits: Waits::default(),
         }

@@ -12,8 +12,10 @@ use crate::{Server, bounded::Bounded, link::Links};
 #[derive(Clone, Copy)]
 struct Expected {
     hash: ClientHash,
-    /// Where it will be given a lease, if it has none and it was seen at a glance.
+    /// Where there is a lease for it if it has none, as far as that is seen at a glance.
     pool: Option<PoolId>,
+    /// It is to be given that lease, and not only told of it.
+    gives: bool,
 }
 
 impl Server {
@@ -33,12 +35,13 @@ impl Server {
             let hash = table.client_hash(&key);
             table.fetch_stripe(hash);
             let pool = glance.pool(self.links(), key.kind, interface);
-            clients.push(Expected { hash, pool });
+            let gives = glance.message.msg_type == MessageType::REQUEST;
+            clients.push(Expected { hash, pool, gives });
         }
         clients.iter().for_each(|client| table.fetch_client(client.hash));
         let mut leases = Bounded::<LeaseHash, { Self::AHEAD }>::EMPTY;
         for client in clients.iter() {
-            if !table.fetch_binding(client.hash)
+            if !table.fetch_binding(client.hash, client.gives)
                 && let Some(pool) = client.pool
                 && let Some(lease) = table.fetch_lease_stripe(client.hash, pool)
             {

@@ -38,12 +38,18 @@ impl LeaseTable {
         stripe.fetch_entry(super::stripe::index_hash(hash.0.h1));
     }
 
-    /// The third step: asks for the association's first binding, or for where it would be put. False if
-    /// there is none; true, and nothing done, if somebody else has locked the stripe just now.
+    /// The third step: asks for the association's first binding, and where it has none and is about to
+    /// be given one, for the room for that. False if it has none; true, and nothing done, if somebody
+    /// else has locked the stripe just now.
     #[inline]
-    pub fn fetch_binding(&self, hash: ClientHash) -> bool {
+    pub fn fetch_binding(&self, hash: ClientHash, gives: bool) -> bool {
         let stripe = &self.stripes[usize::from(self.stripe_of(hash.0.h1))];
-        stripe.try_lock().is_none_or(|stripe| stripe.fetch_head(hash.0.h1))
+        let Some(stripe) = stripe.try_lock() else { return true };
+        let found = stripe.fetch_head(hash.0.h1);
+        if gives && !found {
+            stripe.fetch_room();
+        }
+        found
     }
 
     /// For an association that has no binding: asks for what tells whether the lease that it would be

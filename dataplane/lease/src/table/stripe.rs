@@ -7,7 +7,7 @@ use crate::{
     AbsoluteTime, Binding, BindingStatus, ClientKey,
     arena::{Arena, NIL},
     ordered::{self, Ordered},
-    prefetch::prefetch_all,
+    prefetch::{prefetch_all, prefetch_item},
     striped::Content,
 };
 
@@ -85,6 +85,15 @@ impl Stripe {
     pub(super) fn fetch_head(&self, hash: u64) -> bool {
         let client = self.clients.find(index_hash(hash), |_| true);
         client.inspect(|client| prefetch_all(self.arena.slot(client.head))).is_some()
+    }
+
+    /// Fetches what it takes to put a record in.
+    pub(super) fn fetch_room(&self) {
+        self.arena.fetch_next();
+        let queue = self.queue.as_slice();
+        prefetch_item(queue.as_ptr(), queue.len());
+        // Where its place in the queue begins to be looked for.
+        prefetch_item(queue.as_ptr(), queue.len().saturating_sub(1) / 2);
     }
 
     /// Puts a record in at the end of its association's chain.

@@ -122,22 +122,30 @@ impl Rounds {
         if self.beside[0].is_empty() {
             return self.report_alone(work);
         }
+        let all = self.beside[0].len();
+        let mut rounds = self.undisturbed();
+        let undisturbed = rounds.len();
+        if rounds.is_empty() {
+            // Better than nothing, and said so below.
+            rounds = (0..all).collect();
+        }
         let median = |paces: &[Pace], value: fn(&Pace) -> f64| {
-            spread(paces.iter().map(value).collect()).map_or(f64::NAN, |spread| spread[1])
+            let values = rounds.iter().map(|round| value(&paces[*round])).collect();
+            spread(values).map_or(f64::NAN, |spread| spread[1])
         };
-        let cpu: fn(&Pace) -> f64 = Pace::cpu_ns;
-        let wall: fn(&Pace) -> f64 = Pace::per_s;
-        let alone = self.alone.each_ref().map(|paces| median(paces, cpu));
-        let rates = self.alone.each_ref().map(|paces| median(paces, wall));
-        let beside = self.beside.each_ref().map(|paces| median(paces, cpu));
+        let alone = self.alone.each_ref().map(|paces| median(paces, Pace::cpu_ns));
+        let rates = self.alone.each_ref().map(|paces| median(paces, Pace::per_s));
+        let beside = self.beside.each_ref().map(|paces| median(paces, Pace::cpu_ns));
         // What both do in a second of processor time each, against what one does alone.
-        let by_cpu = spread(self.ratios(|pace| 1e9 / pace.cpu_ns())).expect("some rounds");
-        let by_wall = spread(self.ratios(Pace::per_s)).expect("some rounds");
+        let ratio =
+            |rate: fn(&Pace) -> f64| spread(self.ratios(&rounds, rate)).expect("some rounds");
+        let by_cpu = ratio(|pace| 1e9 / pace.cpu_ns());
+        let by_wall = ratio(Pace::per_s);
         let waits = spread(self.waits.clone()).expect("some rounds");
         println!(
             "{:9} alone {:4.0} and {:4.0} ns of processor time/message, side by side {:4.0} and \
              {:4.0}; two do {:.2} times the work of one ({:.2} to {:.2}; by wall time {:.2}, {:.2} \
-             to {:.2}); {:.0} waits for a lock in a million messages",
+             to {:.2}; {} of {} rounds undisturbed); {:.0} waits for a lock in a million messages",
             work.name(),
             alone[0],
             alone[1],
@@ -149,6 +157,8 @@ impl Rounds {
             by_wall[1],
             by_wall[0],
             by_wall[2],
+            undisturbed,
+            all,
             waits[1],
         );
         json!({
@@ -157,6 +167,8 @@ impl Rounds {
             "messages_per_s_alone": rates,
             "ratio": {"low": by_cpu[0], "median": by_cpu[1], "high": by_cpu[2]},
             "ratio_wall": {"low": by_wall[0], "median": by_wall[1], "high": by_wall[2]},
+            "rounds": all,
+            "rounds_undisturbed": undisturbed,
             "lock_waits_per_million": waits[1],
         })
     }
@@ -181,13 +193,22 @@ impl Rounds {
         })
     }
 
+    /// The rounds in which nobody else had the cores: only then have two workers really been at work at
+    /// the same time.
+    fn undisturbed(&self) -> Vec<usize> {
+        let sides = || self.alone.iter().chain(&self.beside);
+        let all = 0..self.beside[0].len();
+        let is_undisturbed = |round: &usize| sides().all(|paces| paces[*round].is_undisturbed());
+        all.filter(is_undisturbed).collect()
+    }
+
     /// Round by round, the rate of two as a multiple of the mean rate of one.
-    fn ratios(&self, rate: impl Fn(&Pace) -> f64) -> Vec<f64> {
-        let rates = |sides: &[Vec<Pace>; 2]| -> Vec<f64> {
-            sides[0].iter().zip(&sides[1]).map(|(a, b)| rate(a) + rate(b)).collect()
+    fn ratios(&self, rounds: &[usize], rate: impl Fn(&Pace) -> f64) -> Vec<f64> {
+        let sum = |sides: &[Vec<Pace>; 2], round: usize| -> f64 {
+            sides.iter().map(|paces| rate(&paces[round])).sum()
         };
-        let (alone, beside) = (rates(&self.alone), rates(&self.beside));
-        beside.iter().zip(alone).map(|(two, both_alone)| 2.0 * two / both_alone).collect()
+        let ratio = |round: &usize| 2.0 * sum(&self.beside, *round) / sum(&self.alone, *round);
+        rounds.iter().map(ratio).collect()
     }
 }
 

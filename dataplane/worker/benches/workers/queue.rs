@@ -87,6 +87,11 @@ impl Pace {
     pub(crate) fn per_s(&self) -> f64 {
         self.messages as f64 / self.wall.as_secs_f64()
     }
+
+    /// Whether nobody else had the core meanwhile, but for moments.
+    pub(crate) fn is_undisturbed(&self) -> bool {
+        self.cpu >= self.wall.mul_f64(0.9)
+    }
 }
 
 /// The control thread's end of all workers.

@@ -1,6 +1,9 @@
 //! The records of one client stripe.
 
-use crate::{AbsoluteTime, Binding};
+use crate::{
+    AbsoluteTime, Binding,
+    prefetch::{prefetch_all, prefetch_item},
+};
 
 /// No record: the end of a chain.
 pub(crate) const NIL: u32 = u32::MAX;
@@ -98,6 +101,15 @@ impl Arena {
     /// Number of records.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Asks for the memory of the next record to be put in.
+    pub(crate) fn fetch_next(&self) {
+        if self.vacant != NIL {
+            prefetch_all(self.slot(self.vacant));
+        } else if let Some(chunk) = self.chunks.last() {
+            prefetch_item(chunk.as_ptr(), chunk.len());
+        }
     }
 
     /// Puts a record in, alone in its chain and not in the expiry queue.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::prefetch::prefetch_lines;
+
 /// Words of 64 bits; a set bit of a higher level says that the word below it is not zero.
 ///
 /// The lowest level is the truth, and a claim is one atomic operation on it: no bit is ever given
@@ -48,6 +50,13 @@ impl Bitmap {
     pub(crate) fn contains(&self, bit: u32) -> bool {
         let (word, mask) = split(bit);
         self.levels[0][word].load(Ordering::SeqCst) & mask != 0
+    }
+
+    /// Asks for the memory of the bit, before it is needed.
+    pub(crate) fn fetch(&self, bit: u32) {
+        if let Some(word) = self.levels[0].get(split(bit).0) {
+            prefetch_lines(word, 1);
+        }
     }
 
     /// Sets the bit; whether it was clear.

@@ -1,8 +1,11 @@
 //! Which record holds a lease: the index by lease, striped by itself.
 
-use hashbrown::{HashTable, hash_table};
-use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip128::Hash128;
+
+use crate::{
+    ordered::{self, Ordered},
+    striped::{Content, StripeGuard, Striped, Waits},
+};
 
 /// Where a record is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,7 +34,9 @@ impl Place {
 impl LeaseName {
     #[expect(clippy::cast_possible_truncation, reason = "a hash is cut into pieces")]
     pub(crate) fn new(hash: Hash128) -> Self {
-        Self { fingerprint: hash.h1, check: hash.h2 as u16, stripe: (hash.h2 >> 48) as u16 }
+        // 0 is kept for gaps.
+        let fingerprint = hash.h1.max(1);
+        Self { fingerprint, check: hash.h2 as u16, stripe: (hash.h2 >> 48) as u16 }
     }
 }
 
@@ -61,23 +66,29 @@ struct Freed {
 
 #[derive(Debug)]
 pub(crate) struct LeaseIndex {
-    stripes: Box<[LeaseStripe]>,
+    stripes: Box<[Striped<Tables>]>,
     mask: u16,
+    waits: Waits,
 }
 
 #[derive(Debug)]
-#[repr(align(64))]
-struct LeaseStripe(Mutex<Tables>);
-
-#[derive(Debug, Default)]
+#[repr(C)]
 struct Tables {
-    entries: HashTable<Entry>,
-    freed: HashTable<Freed>,
+    entries: Ordered<Entry>,
+    freed: Ordered<Freed>,
+}
+
+impl Content for Tables {
+    type Entry = Entry;
+
+    fn table(&self) -> &Ordered<Entry> {
+        &self.entries
+    }
 }
 
 /// One lease's place in its locked stripe.
 pub(crate) struct LeaseGuard<'a> {
-    tables: MutexGuard<'a, Tables>,
+    tables: StripeGuard<'a, Tables>,
     name: LeaseName,
 }
 
@@ -86,28 +97,47 @@ impl LeaseIndex {
     pub(crate) fn new(stripes: usize, expected: usize) -> Self {
         let each = per_stripe(expected, stripes);
         let stripe = || {
-            let entries = HashTable::with_capacity(each);
-            LeaseStripe(Mutex::new(Tables { entries, freed: HashTable::new() }))
+            let entries = Ordered::with_capacity(each);
+            Striped::new(Tables { entries, freed: Ordered::with_capacity(0) })
         };
         Self {
             stripes: (0..stripes).map(|_| stripe()).collect(),
             mask: u16::try_from(stripes - 1).expect("checked by the table"),
+            waits: Waits::default(),
         }
     }
 
     pub(crate) fn lock(&self, name: LeaseName) -> LeaseGuard<'_> {
-        let tables = self.stripes[usize::from(name.stripe & self.mask)].0.lock();
-        LeaseGuard { tables, name }
+        LeaseGuard { tables: self.stripe(name).lock(&self.waits), name }
+    }
+
+    /// Fetches what a lookup needs of the stripe itself into the cache.
+    pub(crate) fn fetch_stripe(&self, name: LeaseName) {
+        self.stripe(name).fetch();
+    }
+
+    /// Fetches the lease's place in the stripe.
+    pub(crate) fn fetch_entry(&self, name: LeaseName) {
+        self.stripe(name).fetch_entry(name.fingerprint);
+    }
+
+    fn stripe(&self, name: LeaseName) -> &Striped<Tables> {
+        &self.stripes[usize::from(name.stripe & self.mask)]
     }
 
     pub(crate) fn find(&self, name: LeaseName) -> Option<Place> {
         self.lock(name).find()
     }
 
+    /// How often a stripe was not free at once.
+    pub(crate) fn waits(&self) -> u64 {
+        self.waits.count()
+    }
+
     /// Forgets the stamps of freed leases.
     pub(crate) fn forget_freed(&self) {
         for stripe in &self.stripes {
-            stripe.0.lock().freed = HashTable::new();
+            stripe.lock(&self.waits).freed = Ordered::with_capacity(0);
         }
     }
 }
@@ -121,15 +151,13 @@ impl LeaseGuard<'_> {
     /// Enters the lease; false, and nothing done, if it is there already.
     pub(crate) fn insert(&mut self, place: Place) -> bool {
         let name = self.name;
-        let entry = self.tables.entries.entry(name.fingerprint, |e| e.is(name), |e| e.fingerprint);
-        match entry {
-            hash_table::Entry::Occupied(_) => false,
-            hash_table::Entry::Vacant(vacant) => {
-                let place = PackedPlace { stripe: place.stripe, slot: place.slot };
-                vacant.insert(Entry { fingerprint: name.fingerprint, check: name.check, place });
-                true
-            }
+        if self.find().is_some() {
+            return false;
         }
+        let place = PackedPlace { stripe: place.stripe, slot: place.slot };
+        let LeaseName { fingerprint, check, .. } = name;
+        self.tables.entries.insert(Entry { fingerprint, check, place });
+        true
     }
 
     /// Moves the lease, which is there, to another record.
@@ -143,10 +171,9 @@ impl LeaseGuard<'_> {
     /// Takes the lease out, which must be there and at this place.
     pub(crate) fn remove(&mut self, place: Place) {
         let name = self.name;
-        let entry = self.tables.entries.find_entry(name.fingerprint, |e| e.is(name));
-        let Ok(entry) = entry else { panic!("a lease of a record is not in the index") };
-        assert_eq!(entry.get().place(), place, "a lease is in two records");
-        entry.remove();
+        let entry = self.tables.entries.remove(name.fingerprint, |e| e.is(name));
+        let Some(entry) = entry else { panic!("a lease of a record is not in the index") };
+        assert_eq!(entry.place(), place, "a lease is in two records");
     }
 
     /// The stamp with which the lease became free, if that is remembered.
@@ -158,12 +185,37 @@ impl LeaseGuard<'_> {
     /// Remembers it.
     pub(crate) fn set_freed(&mut self, stamp: u64) {
         let name = self.name;
-        let new = Freed { fingerprint: name.fingerprint, check: name.check, stamp };
-        self.tables
-            .freed
-            .entry(name.fingerprint, |f| f.is(name), |f| f.fingerprint)
-            .and_modify(|f| f.stamp = f.stamp.max(stamp))
-            .or_insert(new);
+        let freed = &mut self.tables.freed;
+        if let Some(known) = freed.find_mut(name.fingerprint, |f| f.is(name)) {
+            known.stamp = known.stamp.max(stamp);
+        } else {
+            let LeaseName { fingerprint, check, .. } = name;
+            freed.insert(Freed { fingerprint, check, stamp });
+        }
+    }
+}
+
+impl ordered::Entry for Entry {
+    const GAP: Self = Self { fingerprint: 0, check: 0, place: PackedPlace { stripe: 0, slot: 0 } };
+
+    fn is_gap(&self) -> bool {
+        self.fingerprint == 0
+    }
+
+    fn hash(&self) -> u64 {
+        self.fingerprint
+    }
+}
+
+impl ordered::Entry for Freed {
+    const GAP: Self = Self { fingerprint: 0, check: 0, stamp: 0 };
+
+    fn is_gap(&self) -> bool {
+        self.fingerprint == 0
+    }
+
+    fn hash(&self) -> u64 {
+        self.fingerprint
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::{IaKind, Lease, bitmap::Bitmap, reserved, strays};
+use crate::{IaKind, Lease, alone::Alone, bitmap::Bitmap, reserved, strays};
 
 /// The largest pool that is kept as a bitmap (2 MiB); larger ones are sparse.
 pub const DENSE_LEASES_MAX: u32 = 1 << 24;
@@ -169,6 +169,12 @@ pub(crate) struct Pool {
     free: Option<Bitmap>,
     /// Prefix pools of a pair: whose the free leases are.
     owners: Option<Owners>,
+    counts: Alone<Counts>,
+}
+
+/// How many leases there are of which kind.
+#[derive(Debug)]
+struct Counts {
     available: AtomicU64,
     in_use: AtomicU64,
 }
@@ -262,13 +268,13 @@ impl PoolSet {
     /// Number of leases that this server may give out now.
     #[must_use]
     pub fn available(&self, id: PoolId) -> u64 {
-        self.pool(id).available.load(Ordering::Relaxed)
+        self.pool(id).counts.available.load(Ordering::Relaxed)
     }
 
     /// Number of leases that have a binding of any status.
     #[must_use]
     pub fn in_use(&self, id: PoolId) -> u64 {
-        self.pool(id).in_use.load(Ordering::Relaxed)
+        self.pool(id).counts.in_use.load(Ordering::Relaxed)
     }
 
     /// All pools.
@@ -333,8 +339,10 @@ impl Pool {
             capacity,
             free: dense.map(Bitmap::new),
             owners: dense.filter(|_| is_prefix && pair).map(Owners::new),
-            available: AtomicU64::new(available),
-            in_use: AtomicU64::new(0),
+            counts: Alone(Counts {
+                available: AtomicU64::new(available),
+                in_use: AtomicU64::new(0),
+            }),
         };
         if let Some(free) = &pool.free {
             let mut set = 0;
@@ -473,7 +481,7 @@ impl Pool {
         let free = self.free.as_ref().expect("only dense pools are claimed by index");
         let claimed = free.remove(dense_index(index));
         if claimed {
-            self.available.fetch_sub(1, Ordering::Relaxed);
+            self.counts.available.fetch_sub(1, Ordering::Relaxed);
         }
         claimed
     }
@@ -483,6 +491,13 @@ impl Pool {
         self.free.as_ref().and_then(|free| free.next(place)).map(u128::from)
     }
 
+    /// Dense pools: asks for the memory that tells what is free from the place of a hash on.
+    pub(crate) fn fetch_place(&self, hash: u128) {
+        if let Some(free) = &self.free {
+            free.fetch(dense_index(self.place(hash)));
+        }
+    }
+
     /// Makes a lease that has no binding available, if it is this server's.
     pub(crate) fn put_back(&self, index: u128) {
         if !self.is_mine(index) {
@@ -490,7 +505,7 @@ impl Pool {
         }
         // A bitmap forgives being told twice, as happens during a restore.
         if self.free.as_ref().is_none_or(|free| free.insert(dense_index(index))) {
-            self.available.fetch_add(1, Ordering::Relaxed);
+            self.counts.available.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -499,16 +514,16 @@ impl Pool {
         if self.is_dense() {
             self.claim(index);
         } else if self.is_mine(index) {
-            self.available.fetch_sub(1, Ordering::Relaxed);
+            self.counts.available.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// Counts bindings.
     pub(crate) fn count_in_use(&self, more: bool) {
         if more {
-            self.in_use.fetch_add(1, Ordering::Relaxed);
+            self.counts.in_use.fetch_add(1, Ordering::Relaxed);
         } else {
-            self.in_use.fetch_sub(1, Ordering::Relaxed);
+            self.counts.in_use.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -704,7 +719,7 @@ mod tests {
                         .collect();
                     places.sort_unstable();
                     places.dedup();
-                    assert_eq!(places.len() as u64, pool.available.load(Ordering::Relaxed));
+                    assert_eq!(places.len() as u64, pool.counts.available.load(Ordering::Relaxed));
                 }
             }
         }

@@ -12,6 +12,7 @@
 //! stripe is locked, or it has been claimed from its pool and is not indexed yet. So the stamps of
 //! one lease are in the order of its changes, also across clients.
 
+mod ahead;
 mod balance;
 mod client_guard;
 mod expiry;
@@ -27,15 +28,16 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
 use crate::{
     AbsoluteTime, Binding, BindingStatus, ClientKey, Lease, Ownership, PoolId, PoolSet, UpdateSink,
+    alone::Alone,
     hash::Hashes,
     index::{LeaseGuard, LeaseIndex, LeaseName, Place, per_stripe},
     strays::{StrayGuard, Strays},
+    striped::{StripeGuard, Striped, Waits},
 };
 
+pub use ahead::{ClientHash, LeaseHash};
 pub use client_guard::{Bindings, ClientGuard};
 pub use expiry::Sweep;
 use free_updates::{FreeUpdate, FreeUpdates};
@@ -128,20 +130,18 @@ impl Counts {
 pub struct LeaseTable {
     pools: PoolSet,
     hashes: Hashes,
-    stripes: Box<[ClientStripe]>,
+    stripes: Box<[Striped<Stripe>]>,
     mask: u16,
     index: LeaseIndex,
     strays: Strays,
     free_updates: FreeUpdates,
     /// The last stamp given out.
-    stamp: AtomicU64,
+    stamp: Alone<AtomicU64>,
     /// Where the sweep goes on.
     sweep_at: AtomicU64,
+    /// For the client stripes.
+    waits: Waits,
 }
-
-#[derive(Debug)]
-#[repr(align(64))]
-struct ClientStripe(Mutex<Stripe>);
 
 impl LeaseTable {
     /// An empty table over these pools.
@@ -152,13 +152,14 @@ impl LeaseTable {
         Self {
             pools,
             hashes: Hashes::new(&config.hash_key),
-            stripes: (0..stripes).map(|_| ClientStripe(Mutex::new(Stripe::new(each)))).collect(),
+            stripes: (0..stripes).map(|_| Striped::new(Stripe::new(each))).collect(),
             mask: u16::try_from(stripes - 1).expect("at most 2^16 stripes"),
             index: LeaseIndex::new(stripes, config.expected_bindings),
             strays: Strays::new(),
             free_updates: FreeUpdates::new(),
-            stamp: AtomicU64::new(0),
+            stamp: Alone(AtomicU64::new(0)),
             sweep_at: AtomicU64::new(0),
+            waits: Waits::default(),
         }
     }
 
@@ -199,7 +200,7 @@ impl LeaseTable {
     /// the change.
     pub fn for_each(&self, mut f: impl FnMut(&Binding)) {
         for stripe in &self.stripes {
-            stripe.0.lock().arena.iter().for_each(|(_, slot)| f(&slot.binding));
+            stripe.lock(&self.waits).arena.iter().for_each(|(_, slot)| f(&slot.binding));
         }
     }
 
@@ -209,7 +210,9 @@ impl LeaseTable {
         let mut copies = Vec::new();
         for stripe in &self.stripes {
             copies.clear();
-            copies.extend(stripe.0.lock().arena.iter().map(|(_, slot)| slot.binding.clone()));
+            copies.extend(
+                stripe.lock(&self.waits).arena.iter().map(|(_, slot)| slot.binding.clone()),
+            );
             f(&copies);
         }
     }
@@ -217,13 +220,13 @@ impl LeaseTable {
     /// Number of bindings of any status.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.stripes.iter().map(|stripe| stripe.0.lock().arena.len()).sum()
+        self.stripes.iter().map(|stripe| stripe.lock(&self.waits).arena.len()).sum()
     }
 
     /// Whether there is no binding.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.stripes.iter().all(|stripe| stripe.0.lock().arena.len() == 0)
+        self.stripes.iter().all(|stripe| stripe.lock(&self.waits).arena.len() == 0)
     }
 
     /// Number of bindings by status.
@@ -231,7 +234,7 @@ impl LeaseTable {
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for stripe in &self.stripes {
-            let stripe = stripe.0.lock();
+            let stripe = stripe.lock(&self.waits);
             counts.0.iter_mut().zip(stripe.counts).for_each(|(sum, n)| *sum += u64::from(n));
         }
         counts
@@ -241,6 +244,12 @@ impl LeaseTable {
     #[must_use]
     pub fn stamp(&self) -> u64 {
         self.stamp.load(Ordering::Relaxed)
+    }
+
+    /// How often somebody had to wait for a stripe, client or lease, that somebody else had locked.
+    #[must_use]
+    pub fn lock_waits(&self) -> u64 {
+        self.waits.count() + self.index.waits()
     }
 
     /// Notes that the last update of a lease did not reach the store. A lease that has been freed
@@ -254,7 +263,7 @@ impl LeaseTable {
     /// Pushes every binding that [`LeaseTable::mark_unstored`] noted, with its stamp.
     pub fn push_unstored(&self, sink: &mut impl UpdateSink) {
         for stripe in &self.stripes {
-            let stripe = stripe.0.lock();
+            let stripe = stripe.lock(&self.waits);
             let unstored = stripe.arena.iter().filter(|(_, slot)| !slot.is_stored());
             unstored.for_each(|(_, slot)| sink.push(&slot.binding, slot.stamp()));
         }
@@ -264,7 +273,7 @@ impl LeaseTable {
     /// Takes back all notes of [`LeaseTable::mark_unstored`].
     pub fn clear_unstored(&self) {
         for stripe in &self.stripes {
-            stripe.0.lock().arena.iter_mut().for_each(|slot| slot.set_stored(true));
+            stripe.lock(&self.waits).arena.iter_mut().for_each(|slot| slot.set_stored(true));
         }
         self.free_updates.clear_unstored();
     }
@@ -273,8 +282,8 @@ impl LeaseTable {
         self.stamp.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn lock_stripe(&self, stripe: u16) -> MutexGuard<'_, Stripe> {
-        self.stripes[usize::from(stripe)].0.lock()
+    fn lock_stripe(&self, stripe: u16) -> StripeGuard<'_, Stripe> {
+        self.stripes[usize::from(stripe)].lock(&self.waits)
     }
 
     fn name(&self, lease: &Lease) -> LeaseName {

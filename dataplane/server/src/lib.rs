@@ -10,6 +10,7 @@
 //! keeps back a reply that reports such a change ([`ReplyInfo::held`]) until the change is stored.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod assign;
 mod bounded;
 mod config;

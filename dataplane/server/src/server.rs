@@ -62,6 +62,11 @@ impl Server {
         &self.table
     }
 
+    /// All links.
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
     /// Number of links.
     #[must_use]
     pub fn link_count(&self) -> usize {

@@ -241,15 +241,31 @@ impl<P: Port> Worker<P> {
             self.timing.batch_received();
             let is_full = self.requests.len() == batch;
             let mut requests = std::mem::take(&mut self.requests);
-            for request in requests.drain(..) {
-                served += usize::from(self.admit(request, turn));
+            let mut left = requests.drain(..);
+            while !left.as_slice().is_empty() {
+                self.look_ahead(left.as_slice());
+                for request in left.by_ref().take(Server::AHEAD) {
+                    served += usize::from(self.admit(request, turn));
+                }
             }
+            drop(left);
             self.requests = requests;
             if self.admission.sheds().is_none() || !is_full || served >= batch {
                 break;
             }
         }
         Ok(true)
+    }
+
+    /// Has the memory fetched that the answers to the next requests need, while nothing of it is used
+    /// yet. Not while Solicits are dropped: many of the requests will not be answered then.
+    fn look_ahead(&self, requests: &[P::Request]) {
+        if self.admission.sheds().is_none() {
+            let messages = requests
+                .iter()
+                .map(|request| (self.port.payload(request), self.port.origin(request).interface));
+            self.server.look_ahead(messages);
+        }
     }
 
     /// Whether there is a place for what comes in.

@@ -1,32 +1,27 @@
 //! A worker over a port in memory: replies wait for the disk, overload sheds by the rule, and the
 //! steady state allocates nothing.
 
+#[path = "../benches/support/mod.rs"]
+mod support;
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
-    collections::VecDeque,
-    io,
     net::Ipv6Addr,
-    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crossbeam::channel::{Receiver, bounded};
-use gemel_lease::{
-    AbsoluteTime, ClientKey, Lease, LeaseTable, Ownership, PoolConfig, PoolId, PoolRange, PoolSet,
-    Record, TableConfig,
-};
-use gemel_server::{LinkConfig, Recall, Server, ServerConfig};
-use gemel_wire::{
-    ALL_RELAY_AGENTS_AND_SERVERS, Duid, Emitter, Ia, IaAddr, IaId, Message, MessageType,
-    OptionCode, Options, TransactionId,
-};
+use gemel_lease::{AbsoluteTime, ClientKey, Lease, LeaseTable, Record};
+use gemel_server::Recall;
+use gemel_wire::{Duid, MessageType};
 use gemel_worker::{
-    Backlog, Origin, Port, Worker, WorkerConfig, WorkerCounters,
+    Worker, WorkerConfig, WorkerCounters,
     stages::{self, Collector, Stage},
     submit::{self, Resolution, Resolver, ServiceState, StoreState, Submission},
 };
+use support::{MemoryPort, Site, address_in, write_message};
 
 /// Counts the allocations of each thread.
 struct CountingAllocator;
@@ -71,124 +66,6 @@ fn allocations(f: impl FnOnce()) -> usize {
     ALLOCATIONS.get() - before
 }
 
-type Buffer = Box<[u8; 2048]>;
-
-struct Datagram {
-    buffer: Buffer,
-    len: usize,
-}
-
-/// Queues in memory in place of a network card.
-struct MemoryPort {
-    arriving: VecDeque<Datagram>,
-    sent: VecDeque<Datagram>,
-    spare: Vec<Buffer>,
-    idle: io::PipeReader,
-}
-
-impl MemoryPort {
-    fn new(frames: usize) -> Self {
-        Self {
-            arriving: VecDeque::with_capacity(frames),
-            sent: VecDeque::with_capacity(frames),
-            spare: (0..frames).map(|_| Box::new([0; 2048])).collect(),
-            idle: io::pipe().unwrap().0,
-        }
-    }
-
-    /// Lets a message arrive; the closure writes it.
-    fn arrive(&mut self, write: impl FnOnce(&mut Emitter<'_>)) {
-        let mut buffer = self.spare.pop().expect("enough frames");
-        let mut out = Emitter::new(&mut buffer[..]);
-        write(&mut out);
-        let len = out.finish().unwrap();
-        self.arriving.push_back(Datagram { buffer, len });
-    }
-
-    /// Looks at the next reply that has left.
-    fn take_sent<T>(&mut self, read: impl FnOnce(&Message<'_>) -> T) -> Option<T> {
-        let datagram = self.sent.pop_front()?;
-        let value = read(&Message::parse(&datagram.buffer[..datagram.len]).unwrap());
-        self.spare.push(datagram.buffer);
-        Some(value)
-    }
-}
-
-impl Port for MemoryPort {
-    type Request = Datagram;
-    type Reply = Datagram;
-
-    fn receive(&mut self, batch: &mut Vec<Datagram>) -> io::Result<()> {
-        while batch.len() < batch.capacity()
-            && let Some(datagram) = self.arriving.pop_front()
-        {
-            batch.push(datagram);
-        }
-        Ok(())
-    }
-
-    fn origin(&self, _: &Datagram) -> Origin {
-        Origin {
-            source: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9),
-            source_port: 546,
-            destination: ALL_RELAY_AGENTS_AND_SERVERS,
-            interface: 7,
-        }
-    }
-
-    fn backlog(&self) -> Backlog {
-        Backlog { waiting: u32::try_from(self.arriving.len()).unwrap(), capacity: 256 }
-    }
-
-    fn payload<'a>(&'a self, request: &'a Datagram) -> &'a [u8] {
-        &request.buffer[..request.len]
-    }
-
-    fn allocate(&mut self) -> Option<Datagram> {
-        self.spare.pop().map(|buffer| Datagram { buffer, len: 0 })
-    }
-
-    fn buffers<'a>(
-        &'a self,
-        request: &'a Datagram,
-        reply: &'a mut Datagram,
-    ) -> (&'a [u8], &'a mut [u8]) {
-        (&request.buffer[..request.len], &mut reply.buffer[..])
-    }
-
-    fn address(&mut self, _: &Datagram, reply: &mut Datagram, len: usize, port: u16) -> bool {
-        assert_eq!(port, 546, "clients listen there");
-        reply.len = len;
-        true
-    }
-
-    fn send(&mut self, reply: Datagram) {
-        self.sent.push_back(reply);
-    }
-
-    fn release(&mut self, request: Datagram) {
-        self.spare.push(request.buffer);
-    }
-
-    fn discard(&mut self, reply: Datagram) {
-        self.spare.push(reply.buffer);
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn pending(&self) -> bool {
-        false
-    }
-
-    fn readable(&self) -> BorrowedFd<'_> {
-        self.idle.as_fd()
-    }
-
-    fn visit_counters(&self, _: &mut dyn FnMut(&'static str, u64)) {}
-}
-
 /// A worker, and the test in the place of the control thread.
 struct Rig {
     worker: Worker<MemoryPort>,
@@ -214,30 +91,14 @@ impl Rig {
         service: ServiceState,
         change: impl FnOnce(Worker<MemoryPort>) -> Worker<MemoryPort>,
     ) -> Self {
-        let pools = PoolSet::new(vec![PoolConfig {
-            range: PoolRange::Addresses {
-                first: "2001:db8::1:0".parse().unwrap(),
-                last: "2001:db8::1:ffff".parse().unwrap(),
-            },
-            ownership: Ownership::Sole,
-        }])
-        .unwrap();
-        let config = TableConfig { expected_bindings: 65_536, ..TableConfig::default() };
-        let table = Arc::new(LeaseTable::new(&config, pools));
-        let server_duid = Duid::new(&[0, 3, 0, 1, 2, 0, 0, 0, 0, 1]).unwrap();
-        let mut link = LinkConfig::new("lan");
-        link.interface = Some(7);
-        link.na_pools = vec![PoolId(0)];
-        let mut server_config = ServerConfig::new(server_duid);
-        server_config.links.push(link);
-        let server = Arc::new(Server::new(server_config, Arc::clone(&table)).unwrap());
+        let Site { table, server, duid: server_duid } = Site::new("2001:db8::1:ffff", 65_536);
         let (sender, submissions) = bounded(64);
         let (submitter, resolver) = submit::connect(0, sender).unwrap();
         let service = Arc::new(service);
         let counters = Arc::new(WorkerCounters::default());
         let (recorder, collector) = stages::recorder(Stage::WORKER);
         let worker = Worker::new(
-            MemoryPort::new(FRAMES),
+            MemoryPort::new(FRAMES, 256),
             server,
             submitter,
             Arc::clone(&service),
@@ -281,19 +142,7 @@ impl Rig {
     fn arrive(&mut self, msg_type: MessageType, client: u32, address: Option<Ipv6Addr>) {
         let server_duid = self.server_duid;
         self.worker.port_mut().arrive(|out| {
-            let [_, x0, x1, x2] = client.to_be_bytes();
-            out.message(msg_type, TransactionId([x0, x1, x2]));
-            let mut duid = [0, 3, 0, 1, 2, 0, 0, 0, 0, 0];
-            duid[6..].copy_from_slice(&client.to_be_bytes());
-            out.option(OptionCode::CLIENT_ID, &duid);
-            if msg_type != MessageType::SOLICIT {
-                out.duid(OptionCode::SERVER_ID, &server_duid);
-            }
-            let ia = out.begin_ia(OptionCode::IA_NA, IaId(1), 0, 0);
-            if let Some(address) = address {
-                out.ia_addr(address, 0, 0);
-            }
-            out.end(ia);
+            write_message(out, msg_type, client, &server_duid, address);
         });
     }
 
@@ -338,13 +187,6 @@ impl Rig {
         assert_eq!(granted, offered);
         granted
     }
-}
-
-/// The address in the IA_NA of a reply.
-fn address_in(message: &Message<'_>) -> Ipv6Addr {
-    let ia = Ia::parse(message.options.first(OptionCode::IA_NA).unwrap()).unwrap();
-    let options: Options<'_> = ia.options;
-    IaAddr::parse(options.first(OptionCode::IA_ADDR).unwrap()).unwrap().address
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod large;
 mod page;
 mod peers;
 mod picture;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -37,6 +38,9 @@ enum Command {
     /// Millions of bindings: memory for each, the rate beside that of a small network, and how soon
     /// clients are answered after a restart. Takes some minutes.
     Large(large::Large),
+    /// Workers over one lease table and without a network: what a message costs with many bindings, and
+    /// what two workers do beside one.
+    Workers(workers::Workers),
 }
 
 /// Arguments of `cargo xtask bench compare`.
@@ -78,11 +82,15 @@ const LATENCY_SHARE: f64 = 0.2;
 
 /// Runs what is asked for.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Command::Workers(workers) = &args.command {
+        return workers.run();
+    }
     measuring::prepare()?;
     match &args.command {
         Command::Compare(compare) => compare.run(),
         Command::Avalanche(avalanche) => avalanche.run(),
         Command::Large(large) => large.run(),
+        Command::Workers(workers) => workers.run(),
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::iter;
 
-use parking_lot::MutexGuard;
-
 use super::{LeaseTable, Terms, stripe::Stripe};
 use crate::{
     AbsoluteTime, Binding, BindingStatus, ClientDuid, ClientKey, Lease, Ownership, PoolId,
@@ -11,6 +9,7 @@ use crate::{
     arena::{Arena, NIL},
     index::Place,
     pool::{Pool, dense_index},
+    striped::StripeGuard,
 };
 
 /// Attempts at finding a free lease in a sparse pool. With half of the pool taken, all fail once
@@ -22,7 +21,7 @@ const ATTEMPTS_MAX: u32 = 64;
 pub struct ClientGuard<'a> {
     table: &'a LeaseTable,
     key: ClientKey<'a>,
-    stripe: MutexGuard<'a, Stripe>,
+    stripe: StripeGuard<'a, Stripe>,
     stripe_number: u16,
     /// For the index.
     hash: u64,
@@ -279,9 +278,8 @@ impl<'a> ClientGuard<'a> {
             ..Binding::EMPTY
         };
         begin_lifetimes(&mut binding, pool, terms, now);
-        let hashes = &self.table.hashes;
         // Any stamp: the real one follows before the stripe is unlocked.
-        let number = self.stripe.insert(self.hash, binding, 1, |key| hashes.client(&key).h1);
+        let number = self.stripe.insert(self.hash, binding, 1);
         if self.head == NIL {
             self.head = number;
         }

@@ -94,7 +94,7 @@ impl LeaseTable {
         out: &mut Vec<Record>,
     ) {
         {
-            let records = self.stripes[stripe].0.lock();
+            let records = self.stripes[stripe].lock(&self.waits);
             let slots = records.arena.iter().map(|(_, slot)| slot).filter(|slot| {
                 (which == Collect::All || slot.binding.update_pending)
                     && self.pools.find_lease(slot.binding.lease).is_some_and(&pools)
@@ -235,7 +235,7 @@ impl LeaseTable {
             binding.update_pending && self.pools.find_lease(binding.lease).is_some_and(&pools)
         };
         let of_clients = {
-            let records = self.stripes[stripe].0.lock();
+            let records = self.stripes[stripe].lock(&self.waits);
             records.arena.iter().filter(|(_, slot)| is_pending(&slot.binding)).count()
         };
         let mut leases = Vec::new();

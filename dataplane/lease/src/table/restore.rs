@@ -49,7 +49,6 @@ impl LeaseTable {
         let name = self.name(&lease);
         let hash = self.hashes.client(&binding.client_key()).h1;
         let number = self.stripe_of(hash);
-        let rehash = |key: crate::ClientKey<'_>| self.hashes.client(&key).h1;
         let due = self.due(&binding);
         let in_pool = self.pools.locate(lease);
         loop {
@@ -74,8 +73,8 @@ impl LeaseTable {
                         stripe.overwrite(holder.slot, binding, stamp);
                         holder.slot
                     } else {
-                        stripe.remove(holder.slot, rehash);
-                        let slot = stripe.insert(hash, binding, stamp, rehash);
+                        stripe.remove(holder.slot, |key| self.hashes.client(&key).h1);
+                        let slot = stripe.insert(hash, binding, stamp);
                         entry.replace(Place { stripe: number, slot });
                         slot
                     }
@@ -84,7 +83,7 @@ impl LeaseTable {
                     if entry.freed().is_some_and(|freed| freed >= stamp) {
                         return;
                     }
-                    let slot = stripe.insert(hash, binding, stamp, rehash);
+                    let slot = stripe.insert(hash, binding, stamp);
                     entry.insert(Place { stripe: number, slot });
                     if let Some((pool, index)) = in_pool {
                         // What was to be said of the free lease is out of date.

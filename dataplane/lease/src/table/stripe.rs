@@ -2,30 +2,72 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use hashbrown::HashTable;
-
 use super::STATUSES;
 use crate::{
     AbsoluteTime, Binding, BindingStatus, ClientKey,
     arena::{Arena, NIL},
+    ordered::{self, Ordered},
+    prefetch::{prefetch_all, prefetch_item},
+    striped::Content,
 };
 
+/// In the order of use: the index stands in the first cache line of a stripe.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Stripe {
-    pub(super) arena: Arena,
     /// First record of each identity association.
-    clients: HashTable<u32>,
+    clients: Ordered<Client>,
+    pub(super) arena: Arena,
     /// When to look at which record; see [`Stripe::enqueue`].
     queue: BinaryHeap<Reverse<(AbsoluteTime, u32)>>,
     /// Records by status.
     pub(super) counts: [u32; STATUSES],
 }
 
+/// An identity association, by a part of its hash.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client {
+    hash: u32,
+    head: u32,
+}
+
+impl Client {
+    #[expect(clippy::cast_possible_truncation, reason = "a part of a hash")]
+    fn new(hash: u64, head: u32) -> Self {
+        Self { hash: hash as u32, head }
+    }
+}
+
+impl ordered::Entry for Client {
+    const GAP: Self = Self { hash: 0, head: NIL };
+
+    fn is_gap(&self) -> bool {
+        self.head == NIL
+    }
+
+    fn hash(&self) -> u64 {
+        u64::from(self.hash) << 32
+    }
+}
+
+/// The hash by which an association stands in the index.
+pub(super) fn index_hash(hash: u64) -> u64 {
+    hash << 32
+}
+
+impl Content for Stripe {
+    type Entry = Client;
+
+    fn table(&self) -> &Ordered<Client> {
+        &self.clients
+    }
+}
+
 impl Stripe {
     pub(super) fn new(expected: usize) -> Self {
         Self {
+            clients: Ordered::with_capacity(expected),
             arena: Arena::new(),
-            clients: HashTable::with_capacity(expected),
             queue: BinaryHeap::with_capacity(expected),
             counts: [0; STATUSES],
         }
@@ -34,25 +76,33 @@ impl Stripe {
     /// The first record of an identity association, or [`NIL`].
     pub(super) fn head(&self, hash: u64, key: &ClientKey<'_>) -> u32 {
         let arena = &self.arena;
-        let found = self.clients.find(hash, |&slot| arena.slot(slot).binding.client_key() == *key);
-        found.copied().unwrap_or(NIL)
+        let is = |client: &Client| arena.slot(client.head).binding.client_key() == *key;
+        self.clients.find(index_hash(hash), is).map_or(NIL, |client| client.head)
+    }
+
+    /// Fetches the first record of an association into the cache; false if there is none. Of two
+    /// associations that the index does not tell apart it may be the other one's.
+    pub(super) fn fetch_head(&self, hash: u64) -> bool {
+        let client = self.clients.find(index_hash(hash), |_| true);
+        client.inspect(|client| prefetch_all(self.arena.slot(client.head))).is_some()
+    }
+
+    /// Fetches what it takes to put a record in.
+    pub(super) fn fetch_room(&self) {
+        self.arena.fetch_next();
+        let queue = self.queue.as_slice();
+        prefetch_item(queue.as_ptr(), queue.len());
+        // Where its place in the queue begins to be looked for.
+        prefetch_item(queue.as_ptr(), queue.len().saturating_sub(1) / 2);
     }
 
     /// Puts a record in at the end of its association's chain.
-    pub(super) fn insert(
-        &mut self,
-        hash: u64,
-        binding: Binding,
-        stamp: u64,
-        hasher: impl Fn(ClientKey<'_>) -> u64,
-    ) -> u32 {
+    pub(super) fn insert(&mut self, hash: u64, binding: Binding, stamp: u64) -> u32 {
         let mut last = self.head(hash, &binding.client_key());
         self.counts[binding.status as usize] += 1;
         let number = self.arena.insert(binding, stamp);
         if last == NIL {
-            let arena = &self.arena;
-            let rehash = |&slot: &u32| hasher(arena.slot(slot).binding.client_key());
-            self.clients.insert_unique(hash, number, rehash);
+            self.clients.insert(Client::new(hash, number));
             return number;
         }
         while self.arena.slot(last).next != NIL {
@@ -67,25 +117,23 @@ impl Stripe {
         let slot = self.arena.slot(number);
         let next = slot.next;
         let hash = hasher(slot.binding.client_key());
+        let hash = index_hash(hash);
         let arena = &mut self.arena;
         let key = arena.slot(number).binding.client_key();
-        let entry =
-            self.clients.find_entry(hash, |&head| arena.slot(head).binding.client_key() == key);
-        let Ok(mut entry) = entry else { panic!("a record's client is not in the index") };
-        let head = *entry.get();
-        if head == number {
-            if next == NIL {
-                entry.remove();
-            } else {
-                *entry.get_mut() = next;
-            }
-        } else {
-            let mut before = head;
+        let is = |client: &Client| arena.slot(client.head).binding.client_key() == key;
+        let client = self.clients.find_mut(hash, is);
+        let head = client.expect("a record's client is in the index");
+        if head.head != number {
+            let mut before = head.head;
             while arena.slot(before).next != number {
                 before = arena.slot(before).next;
                 assert_ne!(before, NIL, "a record is not in its client's chain");
             }
             arena.at(before).next = next;
+        } else if next == NIL {
+            self.clients.remove(hash, |client| client.head == number);
+        } else {
+            head.head = next;
         }
         let binding = arena.remove(number);
         self.counts[binding.status as usize] -= 1;

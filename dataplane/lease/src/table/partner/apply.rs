@@ -2,13 +2,12 @@
 
 use std::thread;
 
-use parking_lot::MutexGuard;
-
 use super::{Verdict, free_binding};
 use crate::{
     Binding, BindingStatus, Lease, Ownership, UpdateSink,
     index::Place,
     pool::Pool,
+    striped::StripeGuard,
     table::{LeaseTable, stripe::Stripe},
 };
 
@@ -65,7 +64,7 @@ impl LeaseTable {
     fn apply_to_record(
         &self,
         told: &Told<'_>,
-        mut stripe: MutexGuard<'_, Stripe>,
+        mut stripe: StripeGuard<'_, Stripe>,
         place: Place,
         decide: &mut impl FnMut(&Binding) -> Verdict,
         sink: &mut impl UpdateSink,
@@ -146,8 +145,7 @@ impl LeaseTable {
         let hash = self.hashes.client(&binding.client_key()).h1;
         let number = self.stripe_of(hash);
         let mut stripe = self.lock_stripe(number);
-        let rehash = |key: crate::ClientKey<'_>| self.hashes.client(&key).h1;
-        let slot = stripe.insert(hash, binding, self.next_stamp(), rehash);
+        let slot = stripe.insert(hash, binding, self.next_stamp());
         let place = Place { stripe: number, slot };
         self.enter(&mut stripe, place, sink);
         self.index.lock(self.name(&lease)).replace(place);

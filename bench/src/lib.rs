@@ -12,7 +12,7 @@
 //! [`stats`], [`report`] and [`find_max`] make figures of it. [`events`] kill servers and cut cables in
 //! the middle of a run, and [`failover`] says what came of it; [`scenario`] does so for all other scenarios.
 //! [`record`] keeps the seconds of a run in a thread of its own, and [`prometheus`] shows them while it
-//! lasts. [`stored`] reads runs again, [`view`] and [`diff`] show them.
+//! lasts. [`stalls`] says what no run can be better than. [`stored`] reads runs again, [`view`] and [`diff`] show them.
 #![deny(unsafe_code)]
 
 pub mod cli;
@@ -41,6 +41,7 @@ pub mod report;
 pub mod scenario;
 pub mod schedule;
 pub mod slo;
+pub mod stalls;
 pub mod stats;
 pub mod stored;
 pub mod times;

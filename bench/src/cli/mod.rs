@@ -22,6 +22,7 @@ mod packets;
 mod ramp;
 mod setup;
 mod soak;
+mod stalls;
 mod steady;
 mod storm;
 
@@ -81,6 +82,8 @@ enum Command {
     Packets(packets::PacketsArgs),
     /// Answer every packet with itself, addresses swapped: the ceiling of this host's rings.
     Reflector(packets::ReflectorArgs),
+    /// What the machine itself takes from a program: no latency measured on it can be better.
+    Stalls(stalls::StallsArgs),
     /// A long run: do latency, loss and memory stay what they were?
     Soak(soak::SoakArgs),
     /// The report of stored runs again, several of them put together.
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Failover(args) => failover::run(args),
         Command::Packets(args) => packets::packets(&args),
         Command::Reflector(args) => packets::reflector(&args),
+        Command::Stalls(args) => stalls::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::View(args) => {
             view(&args).map(|shown| shown.map_or(OK, |summary| status(&summary)))

@@ -58,11 +58,13 @@ pub fn run(config: Config) -> Result<()> {
     let pools = PoolSet::new(pool_configs).context("the pools do not fit together")?;
     let table_config = TableConfig {
         hash_key: store.hash_key(),
-        expected_bindings: config.server.expected_bindings,
+        // Room for them is made while clients are answered already.
+        expected_bindings: 0,
         ..TableConfig::default()
     };
     let table = Arc::new(LeaseTable::new(&table_config, pools));
-    let mut warming = Warming::start(&mut store, &table, started)?;
+    let expected = config.server.expected_bindings;
+    let mut warming = Warming::start(&mut store, &table, expected, started)?;
     let service = Arc::new(ServiceState::warming());
     if !config.failover.is_empty() {
         // A server of a pair answers nobody before it has heard of its partner, and to the partner it

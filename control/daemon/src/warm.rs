@@ -145,12 +145,17 @@ pub struct Warming<J> {
 }
 
 impl Warming<Store> {
-    /// Begins to fill the table from the store. From now on the store takes updates; new stamps are
-    /// larger than those that it holds.
+    /// Begins to fill the table from the store, with room for `expected` bindings. From now on the
+    /// store takes updates; new stamps are larger than those that it holds.
     ///
     /// # Errors
     /// If the store cannot be read or a thread cannot be started.
-    pub fn start(store: &mut Store, table: &Arc<LeaseTable>, begun: Instant) -> Result<Self> {
+    pub fn start(
+        store: &mut Store,
+        table: &Arc<LeaseTable>,
+        expected: usize,
+        begun: Instant,
+    ) -> Result<Self> {
         let warm_up = store.warm_up().context("cannot read the bindings back")?;
         table.raise_stamp(warm_up.stamp_max());
         let recall = Arc::new(FromStore(warm_up.recall()));
@@ -160,6 +165,7 @@ impl Warming<Store> {
         let (results, result) = oneshot::channel();
         let filling = Filling {
             table: Arc::clone(table),
+            expected,
             warmth: Arc::clone(&warmth),
             stop: Arc::clone(&stop),
         };
@@ -239,6 +245,8 @@ pub fn panicked() -> anyhow::Error {
 /// The work of the restoring thread.
 struct Filling {
     table: Arc<LeaseTable>,
+    /// Bindings to make room for.
+    expected: usize,
     warmth: Arc<Warmth>,
     stop: Arc<AtomicBool>,
 }
@@ -246,6 +254,7 @@ struct Filling {
 impl Filling {
     fn run(&self, mut warm_up: WarmUp) -> Result<WarmUp> {
         let begun = Instant::now();
+        self.table.make_room(self.expected);
         let restored = self.restore(&mut warm_up)?;
         self.keep_bad_ones_out(&restored);
         let ms = begun.elapsed().as_millis();
@@ -430,7 +439,7 @@ mod tests {
         let before = store.monitor().status().checkpoint;
         let table = new_table();
         let service = ServiceState::warming();
-        let mut warming = Warming::start(&mut store, &table, Instant::now()).unwrap();
+        let mut warming = Warming::start(&mut store, &table, 64, Instant::now()).unwrap();
         let recall = warming.recall();
         let mut sink = UpdateBatch::default();
         let renewed: Vec<u32> = (0..N).step_by(7).collect();
@@ -465,7 +474,7 @@ mod tests {
 
         let mut store = open(dir.path());
         let again = new_table();
-        let mut warming = Warming::start(&mut store, &again, Instant::now()).unwrap();
+        let mut warming = Warming::start(&mut store, &again, 64, Instant::now()).unwrap();
         warming.finish(&mut store, &again, &ServiceState::warming()).unwrap();
         for number in 0..N {
             assert_eq!(again.binding(lease(number)), table.binding(lease(number)), "{number}");
@@ -486,7 +495,7 @@ mod tests {
         drop(store);
         let mut store = open(dir.path());
         let table = new_table();
-        let mut warming = Warming::start(&mut store, &table, Instant::now()).unwrap();
+        let mut warming = Warming::start(&mut store, &table, 64, Instant::now()).unwrap();
         let mut sink = UpdateBatch::default();
         let duid = 3_u32.to_be_bytes();
         let key = ClientKey { duid: &duid, kind: IaKind::Na, iaid: IaId(1) };

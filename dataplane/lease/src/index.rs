@@ -94,16 +94,23 @@ pub(crate) struct LeaseGuard<'a> {
 
 impl LeaseIndex {
     /// `stripes` is a power of two up to 2^16.
-    pub(crate) fn new(stripes: usize, expected: usize) -> Self {
-        let each = per_stripe(expected, stripes);
+    pub(crate) fn new(stripes: usize) -> Self {
         let stripe = || {
-            let entries = Ordered::with_capacity(each);
-            Striped::new(Tables { entries, freed: Ordered::with_capacity(0) })
+            let empty = Ordered::with_capacity;
+            Striped::new(Tables { entries: empty(0), freed: Ordered::with_capacity(0) })
         };
         Self {
             stripes: (0..stripes).map(|_| stripe()).collect(),
             mask: u16::try_from(stripes - 1).expect("checked by the table"),
             waits: Waits::default(),
+        }
+    }
+
+    /// Makes room for so many leases in all, stripe by stripe.
+    pub(crate) fn make_room(&self, expected: usize) {
+        let each = per_stripe(expected, self.stripes.len());
+        for stripe in &self.stripes {
+            stripe.lock(&self.waits).entries.make_room(each);
         }
     }
 

@@ -147,9 +147,21 @@ impl<E: Entry> Ordered<E> {
     }
 
     /// Makes room for half as many again.
+    /// Makes room for so many entries in all.
+    pub(crate) fn make_room(&mut self, capacity: usize) {
+        let homes = (capacity * LOAD.1).div_ceil(LOAD.0);
+        if homes > self.homes as usize {
+            self.grow_to(homes);
+        }
+    }
+
     fn grow(&mut self) {
         let homes = self.homes as usize;
-        let mut larger = Self::with_homes(homes + homes / 2);
+        self.grow_to(homes + homes / 2);
+    }
+
+    fn grow_to(&mut self, homes: usize) {
+        let mut larger = Self::with_homes(homes);
         // They come in order, so that each of them finds its place at the end.
         self.entries.iter().filter(|entry| !entry.is_gap()).for_each(|entry| larger.put(*entry));
         *self = larger;

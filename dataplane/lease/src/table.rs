@@ -148,19 +148,33 @@ impl LeaseTable {
     #[must_use]
     pub fn new(config: &TableConfig, pools: PoolSet) -> Self {
         let stripes = config.client_stripes.clamp(1, 1 << 16).next_power_of_two();
-        let each = per_stripe(config.expected_bindings, stripes);
-        Self {
+        let table = Self {
             pools,
             hashes: Hashes::new(&config.hash_key),
-            stripes: (0..stripes).map(|_| Striped::new(Stripe::new(each))).collect(),
+            stripes: (0..stripes).map(|_| Striped::new(Stripe::new())).collect(),
             mask: u16::try_from(stripes - 1).expect("at most 2^16 stripes"),
-            index: LeaseIndex::new(stripes, config.expected_bindings),
+            index: LeaseIndex::new(stripes),
             strays: Strays::new(),
             free_updates: FreeUpdates::new(),
             stamp: Alone(AtomicU64::new(0)),
             sweep_at: AtomicU64::new(0),
             waits: Waits::default(),
+        };
+        table.make_room(config.expected_bindings);
+        table
+    }
+
+    /// Makes room for so many bindings in all, so that their coming stops nobody. It takes a second
+    /// for some ten millions, but no lock for long: the table can be used meanwhile.
+    pub fn make_room(&self, expected: usize) {
+        if expected == 0 {
+            return;
         }
+        let each = per_stripe(expected, self.stripes.len());
+        for stripe in &self.stripes {
+            stripe.lock(&self.waits).make_room(each);
+        }
+        self.index.make_room(expected);
     }
 
     /// The pools.

@@ -73,10 +73,12 @@ impl Large {
         let ratio = spread(large.iter().copied()).0 / spread(small.iter().copied()).0;
         println!("{} bindings: {}, {ratio:.2} of that", self.bindings, rate_text(&large));
 
-        let (outage_ms, ready_ms) = self.restart(&mut one)?;
+        let Restart { outage_ms, killing_ms, ready_ms } = self.restart(&mut one)?;
+        let first_ms = outage_ms - killing_ms;
         println!(
             "killed and started again: the first REPLY to a renewing client {outage_ms:.0} ms after \
-             the last one; the log said ready {ready_ms:.0} ms after the start"
+             the last one and {first_ms:.0} ms after the start; the log said ready {ready_ms:.0} ms \
+             after the start"
         );
         if self.json {
             let report = json!({
@@ -86,6 +88,7 @@ impl Large {
                 "rate_large": large,
                 "ratio": ratio,
                 "restart_outage_ms": outage_ms,
+                "restart_first_reply_ms": first_ms,
                 "restart_ready_ms": ready_ms,
             });
             println!("{report}");
@@ -125,9 +128,8 @@ impl Large {
             .collect()
     }
 
-    /// Kills the server under renewing clients and starts it again: how long no REPLY came, and how
-    /// long it was until the log said that it serves.
-    fn restart(&self, one: &mut One) -> Result<(f64, f64)> {
+    /// Kills the server under renewing clients and starts it again.
+    fn restart(&self, one: &mut One) -> Result<Restart> {
         let mut load = Disturbed::new(RENEWALS, RESTART_SECONDS);
         load.returning = 1.0;
         load.clients = RENEWING;
@@ -143,16 +145,28 @@ impl Large {
             Ok((now > before + 2 * u64::from(RENEWING)).then_some(()))
         })?;
         // The load counts its outage from here.
+        let told = Instant::now();
         process.signal("USR1")?;
         one.server.kill()?;
         let begun = Instant::now();
+        let killing_ms = (begun - told).as_secs_f64() * 1000.0;
         one.server.restart()?;
         let ready_ms = begun.elapsed().as_secs_f64() * 1000.0;
         let summary = load.finish(process)?;
         let outage_ms =
             summary["failover"]["outage_ms"].as_f64().context("no outage in the summary")?;
-        Ok((outage_ms, ready_ms))
+        Ok(Restart { outage_ms, killing_ms, ready_ms })
     }
+}
+
+/// What a restart took, in milliseconds.
+struct Restart {
+    /// How long no REPLY came.
+    outage_ms: f64,
+    /// The part of that in which the old process died.
+    killing_ms: f64,
+    /// From the start of the new one until its log said that it serves in full.
+    ready_ms: f64,
 }
 
 fn rate_text(rates: &[f64]) -> String {

@@ -6,6 +6,7 @@ mod large;
 mod page;
 mod peers;
 mod picture;
+mod stalls;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::cargo::root;
 use crate::measuring::{self, Cores};
 use crate::setup;
 use cases::{CASES, Case, Sample};
+use stalls::Stalls;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -121,7 +123,9 @@ impl Compare {
         // One case after the other in each round, so that whatever changes on the machine in the
         // meantime touches all alike.
         let mut samples = Samples::new();
+        let mut stalls = Stalls::default();
         for round in 1..=args.repetitions {
+            stalls.look(&args.cores)?;
             for case in &cases {
                 let sample =
                     case.measure(&args).with_context(|| format!("measuring {}", case.name()))?;
@@ -130,15 +134,16 @@ impl Compare {
             }
         }
         println!("{}", page::table(&samples));
+        println!("{}", stalls.sentence());
         let out = self.out.clone().or_else(|| {
             (!self.quick && self.only.is_empty()).then(|| root().join("docs/benchmarks.md"))
         });
         if let Some(out) = &out {
-            page::write(out, &args, &samples)?;
+            page::write(out, &args, &samples, &stalls)?;
             println!("written {}", out.display());
         }
         if self.json {
-            println!("{}", report(&args, &samples));
+            println!("{}", report(&args, &samples, &stalls));
         }
         Ok(())
     }
@@ -188,7 +193,7 @@ fn median(samples: &Samples, case: &str, value: fn(&Sample) -> Option<f64>) -> O
 }
 
 /// Everything as one object.
-fn report(args: &Compare, samples: &Samples) -> Value {
+fn report(args: &Compare, samples: &Samples, stalls: &Stalls) -> Value {
     let rate = |case: &str| median(samples, case, |sample| Some(sample.per_s));
     let advertise = |case: &str| median(samples, case, |sample| sample.advertise_p99_us);
     let reply = |case: &str| median(samples, case, |sample| sample.reply_p99_us);
@@ -219,6 +224,7 @@ fn report(args: &Compare, samples: &Samples) -> Value {
         "server_core": args.cores.server_core,
         "generator_core": args.cores.generator_core,
         "kernel": page::kernel(),
+        "stalls": stalls.json(),
         "cases": cases,
     })
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use gemel_tests::kea;
 
 use super::cases::{CASES, Case, Sample};
+use super::stalls::Stalls;
 use super::{Compare, LATENCY_SHARE, Samples, median, picture, spread};
 
 /// The kernel's version.
@@ -118,16 +119,16 @@ fn unbound(samples: &Samples, kea: Option<String>) -> String {
 }
 
 /// Writes the page and its picture.
-pub(super) fn write(out: &Path, args: &Compare, samples: &Samples) -> Result<()> {
+pub(super) fn write(out: &Path, args: &Compare, samples: &Samples, stalls: &Stalls) -> Result<()> {
     let svg = out.with_extension("svg");
     fs::write(&svg, picture::bars(samples))
         .with_context(|| format!("writing {}", svg.display()))?;
     let picture = svg.file_name().map(|name| name.to_string_lossy().into_owned());
-    let text = page(args, samples, &picture.unwrap_or_default());
+    let text = page(args, samples, stalls, &picture.unwrap_or_default());
     fs::write(out, text).with_context(|| format!("writing {}", out.display()))
 }
 
-fn page(args: &Compare, samples: &Samples, picture: &str) -> String {
+fn page(args: &Compare, samples: &Samples, stalls: &Stalls, picture: &str) -> String {
     let mut text = String::from(
         "# Benchmarks\n\n\
          Written by `cargo xtask bench compare`; run it to get the figures of your machine.\n\n",
@@ -168,6 +169,7 @@ fn page(args: &Compare, samples: &Samples, picture: &str) -> String {
     if let Some(star) = star(samples) {
         let _ = writeln!(text, "\n\\{star}");
     }
+    let _ = writeln!(text, "\n{}", stalls.sentence());
     text += "\n| ratio of medians | | aim |\n|---|--:|--:|\n";
     for (what, ratio, goal) in ratios(samples) {
         let _ = writeln!(text, "| {what} | {ratio:.2} | {goal} |");

@@ -64,13 +64,19 @@ impl Content for Stripe {
 }
 
 impl Stripe {
-    pub(super) fn new(expected: usize) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            clients: Ordered::with_capacity(expected),
+            clients: Ordered::with_capacity(0),
             arena: Arena::new(),
-            queue: BinaryHeap::with_capacity(expected),
+            queue: BinaryHeap::new(),
             counts: [0; STATUSES],
         }
+    }
+
+    /// Makes room for so many records in all.
+    pub(super) fn make_room(&mut self, expected: usize) {
+        self.clients.make_room(expected);
+        self.queue.reserve(expected.saturating_sub(self.queue.len()));
     }
 
     /// The first record of an identity association, or [`NIL`].

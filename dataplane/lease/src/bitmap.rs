@@ -41,9 +41,35 @@ impl Bitmap {
         }
     }
 
-    /// Number of bits.
-    pub(crate) fn len(&self) -> u32 {
-        self.len
+    /// `len` bits, of which `word` gives 64 at a time: those from 64 times its argument on. What it
+    /// says of bits beyond the last does not matter.
+    pub(crate) fn from_words(len: u32, word: impl Fn(u32) -> u64) -> Self {
+        let mut bits: Vec<u64> = (0..len.max(1).div_ceil(WORD_BITS)).map(word).collect();
+        if let Some(last) = bits.last_mut()
+            && (len == 0 || !len.is_multiple_of(WORD_BITS))
+        {
+            *last &= (1 << (len % WORD_BITS)) - 1;
+        }
+        let mut levels: Vec<Box<[AtomicU64]>> = Vec::new();
+        loop {
+            let above: Vec<u64> = bits
+                .chunks(WORD_BITS as usize)
+                .map(|words| {
+                    words.iter().rev().fold(0, |all, word| all << 1 | u64::from(*word != 0))
+                })
+                .collect();
+            let is_last = bits.len() == 1;
+            levels.push(bits.into_iter().map(AtomicU64::new).collect());
+            if is_last {
+                return Self { levels, len };
+            }
+            bits = above;
+        }
+    }
+
+    /// Number of set bits, word by word.
+    pub(crate) fn count(&self) -> u64 {
+        self.levels[0].iter().map(|word| u64::from(word.load(Ordering::SeqCst).count_ones())).sum()
     }
 
     /// Whether the bit is set.
@@ -190,6 +216,28 @@ mod tests {
                     }
                     _ => prop_assert_eq!(bitmap.contains(bit), set.contains(&bit)),
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn from_words_is_as_bit_by_bit() {
+        for len in [0, 1, 63, 64, 65, 4095, 4096, 4097, 300_000] {
+            for word in [
+                |_| u64::MAX,
+                |at: u32| 0x8000_0000_dead_beef_u64 << (at % 3),
+                |at| u64::from(at == 65),
+            ] {
+                let whole = Bitmap::from_words(len, word);
+                let single = Bitmap::new(len);
+                let is_set = |bit: &u32| word(bit / 64) >> (bit % 64) & 1 == 1;
+                (0..len).filter(is_set).for_each(|bit| assert!(single.insert(bit)));
+                let words = |bitmap: &Bitmap| -> Vec<Vec<u64>> {
+                    let load = |word: &AtomicU64| word.load(Ordering::SeqCst);
+                    bitmap.levels.iter().map(|level| level.iter().map(load).collect()).collect()
+                };
+                assert_eq!(words(&whole), words(&single), "{len} bits");
+                assert_eq!(whole.count(), (0..len).filter(is_set).count() as u64);
             }
         }
     }

@@ -329,7 +329,7 @@ impl Pool {
             Ownership::Secondary if is_prefix => 0,
             Ownership::Secondary => usable(&[0]),
         };
-        let pool = Self {
+        let mut pool = Self {
             config,
             first,
             last,
@@ -337,24 +337,35 @@ impl Pool {
             step_log2,
             lease_len,
             capacity,
-            free: dense.map(Bitmap::new),
+            free: None,
             owners: dense.filter(|_| is_prefix && pair).map(Owners::new),
             counts: Alone(Counts {
                 available: AtomicU64::new(available),
                 in_use: AtomicU64::new(0),
             }),
         };
-        if let Some(free) = &pool.free {
-            let mut set = 0;
-            for index in 0..free.len() {
-                if pool.is_mine(index.into()) {
-                    free.insert(index);
-                    set += 1;
-                }
-            }
-            assert_eq!(set, available, "available leases of pool {number}");
+        if let Some(len) = dense {
+            let free = Bitmap::from_words(len, |word| pool.mine_of_word(word));
+            assert_eq!(free.count(), available, "available leases of pool {number}");
+            pool.free = Some(free);
         }
         Ok(pool)
+    }
+
+    /// [`Pool::is_mine`] of 64 leases, from 64 times `word` on. Nearly always all of them are usable,
+    /// and a large pool has hundreds of thousands of words.
+    fn mine_of_word(&self, word: u32) -> u64 {
+        let first = u128::from(word) * 64;
+        let end = (first + 64).min(self.size);
+        let is_address = self.lease_len == 128;
+        let (from, to) = (self.first + first, self.first + end - 1);
+        let all_usable = || reserved::count_usable(from, to, &[0, 1]) == end - first;
+        match self.config.ownership {
+            Ownership::Sole if !is_address || all_usable() => u64::MAX,
+            _ => (first..end)
+                .filter(|index| self.is_mine(*index))
+                .fold(0, |mine, index| mine | 1 << (index - first)),
+        }
     }
 
     pub(crate) fn ownership(&self) -> Ownership {
@@ -546,10 +557,12 @@ impl Pool {
 impl Owners {
     /// All `len` are the primary's.
     fn new(len: u32) -> Self {
-        let owned = || Owned { leases: Bitmap::new(len), count: AtomicU64::new(0) };
-        let owners = Self { primary: owned(), secondary: owned(), moving: AtomicU64::new(0) };
-        (0..len).for_each(|index| owners.primary.set(index, true));
-        owners
+        let primary = Bitmap::from_words(len, |_| u64::MAX);
+        Self {
+            primary: Owned { leases: primary, count: AtomicU64::new(len.into()) },
+            secondary: Owned { leases: Bitmap::new(len), count: AtomicU64::new(0) },
+            moving: AtomicU64::new(0),
+        }
     }
 }
 

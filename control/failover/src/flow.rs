@@ -66,14 +66,6 @@ pub(crate) struct Recovery {
     pub(crate) from_partner_down: bool,
 }
 
-/// The partner has asked for everything: it may have lost its memory, and its consent to the end of
-/// a lease from before says nothing.
-#[derive(Clone, Copy, Debug)]
-struct PartnerForgot {
-    at: AbsoluteTime,
-    mclt: u32,
-}
-
 /// BNDUPD messages without an answer that this server keeps track of, whatever the partner allows.
 const WINDOW_MAX: usize = 4096;
 /// Requests of the partner's that are kept at once; it has no reason for more than two.
@@ -111,7 +103,6 @@ pub(crate) struct Flow {
     blocked_until: Option<Duration>,
     keeper: Keeper,
     recovery: Recovery,
-    partner_forgot: Option<PartnerForgot>,
     /// The partner has told of names, on this connection.
     has_names: bool,
     /// A batch was lost: what is in the table need not be in the store.
@@ -161,7 +152,6 @@ impl Flow {
             blocked_until: None,
             keeper: Keeper::default(),
             recovery: Recovery::default(),
-            partner_forgot: None,
             has_names: false,
             in_doubt: false,
             counters: FlowCounters::default(),
@@ -236,11 +226,8 @@ impl Flow {
         self.recovery = recovery;
     }
 
-    /// The partner's UPDREQ, or UPDREQALL; leases have been given by this MCLT at most.
-    pub(crate) fn answer_request(&mut self, all: bool, id: TransactionId, mclt: u32, now: Now) {
-        if all {
-            self.partner_forgot = Some(PartnerForgot { at: now.wall, mclt });
-        }
+    /// The partner's UPDREQ, or UPDREQALL.
+    pub(crate) fn answer_request(&mut self, all: bool, id: TransactionId) {
         if self.is_connected && self.requests.len() < REQUESTS_MAX {
             let tag = self.next_tag();
             self.requests.push_back(Walk::new(Purpose::Request { all, id }, tag));

@@ -41,9 +41,7 @@ impl Endpoint {
             }
             Event::BndReply(message) => self.flow.bndreply(&message, env)?,
             Event::PoolReq(id) => self.flow.pool_request(id),
-            Event::UpdReq { all, id } => {
-                self.flow.answer_request(all, id, self.greatest_mclt(), env.now);
-            }
+            Event::UpdReq { all, id } => self.flow.answer_request(all, id),
             Event::UpdDone(id) => self.update_done(id, env.now),
         }
         Ok(())

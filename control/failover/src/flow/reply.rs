@@ -7,7 +7,7 @@ use gemel_wire::{
 };
 
 use super::{
-    Flow, PartnerForgot, Phase, RESCAN_INTERVAL,
+    Flow, Phase, RESCAN_INTERVAL,
     window::{Answered, Item},
 };
 use crate::{Env, balance, broken::Rule};
@@ -116,29 +116,18 @@ impl Flow {
         }
     }
 
-    /// The consent of a partner that comes back does not free a lease in PARTNER-DOWN state, nor later
-    /// one that had ended before the partner asked for everything: it may have extended the lease
-    /// and forgotten that (section 4.2.2.1), and then only this server knows how far it could. The
-    /// lease stays pending, and the partner hears of it again in NORMAL state.
-    fn has_to_wait(&mut self, item: Item, env: &Env<'_>) -> bool {
+    /// In PARTNER-DOWN state the consent of a partner that comes back does not free a lease: the
+    /// partner may have extended it and forgotten (section 4.2.2.1). The lease stays pending, and
+    /// the partner hears of it again in NORMAL state.
+    fn has_to_wait(&self, item: Item, env: &Env<'_>) -> bool {
         use BindingStatus::{Expired, Released, Reset};
-        let has_ended = matches!(item.status, Expired | Released | Reset);
-        if !has_ended || self.is_broken(Rule::ReallocationWait) {
-            return false;
-        }
-        let Some(binding) = env.table.binding(item.lease) else { return false };
-        let now = env.now.wall;
-        if let Phase::PartnerDown { since, mclt, .. } = self.phase {
-            return !balance::wait_is_over(&binding, since, mclt, now);
-        }
-        let has_to_wait = self.partner_forgot.is_some_and(|PartnerForgot { at, mclt }| {
-            binding.start_time_of_state <= at
-                && !balance::wait_is_over(&binding, AbsoluteTime::ZERO, mclt, now)
-        });
-        if has_to_wait {
-            self.rescan_at.get_or_insert(env.now.monotonic + RESCAN_INTERVAL);
-        }
-        has_to_wait
+        let Phase::PartnerDown { since, mclt, .. } = self.phase else { return false };
+        matches!(item.status, Expired | Released | Reset)
+            && !self.is_broken(Rule::ReallocationWait)
+            && env
+                .table
+                .binding(item.lease)
+                .is_some_and(|binding| !balance::wait_is_over(&binding, since, mclt, env.now.wall))
     }
 
     /// What the answer does not mention has not been accepted.

@@ -106,11 +106,6 @@ impl Node {
         result
     }
 
-    /// The partner asks for updates.
-    pub(super) fn request(&mut self, all: bool, id: TransactionId) {
-        self.flow.answer_request(all, id, MCLT, self.now);
-    }
-
     /// Hands what the workers have changed to the flow.
     pub(super) fn commit(&mut self) {
         let workers = std::mem::take(&mut self.workers);

@@ -136,17 +136,11 @@ const CHANGE: u64 = 8;
 ///
 /// Each change has a number, and a worker acknowledges it ([`Submitter::acknowledge`]) when none of
 /// the updates that it made before it saw the change is left in its hands.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ServiceState {
     word: AtomicU64,
     /// Of the control thread's own updates.
     unstored: Unstored,
-}
-
-impl Default for ServiceState {
-    fn default() -> Self {
-        Self { word: AtomicU64::new(0), unstored: Unstored::default() }
-    }
 }
 
 /// The least stamp of a thread's updates that may be in the lease table and not on stable storage;

@@ -63,7 +63,10 @@ enum Rule {
     /// was told before the later end may be on its way, and be accepted by a partner that knows only
     /// of the earlier one.
     NotEarlier,
-    /// The same, seen from the other side.
+    /// The same for two ends of one client's lease. In the same second it ended later where the client
+    /// was heard later.
+    LaterEnd,
+    /// [`Rule::NotEarlier`], seen from the other side.
     EndsAfter,
     /// "accept": the later one wins; but who says that a free lease is its own is believed where
     /// nothing is known of a move. Nobody keeps the times of free leases, and leaving it to the
@@ -80,13 +83,13 @@ enum Rule {
 /// comes after an end. All this holds for either server's version, so that the verdicts fit.
 const RULES: [[Rule; 6]; 6] = {
     use Rule::{
-        ByClient, Ended, EndsAfter, GivenAfterRelease, HeardSince, Later, NotEarlier, Outlasts,
-        OutlastsFree, Owner, QuarantineOver, ReleasedByClient,
+        ByClient, Ended, EndsAfter, GivenAfterRelease, HeardSince, Later, LaterEnd, NotEarlier,
+        Outlasts, OutlastsFree, Owner, QuarantineOver, ReleasedByClient,
     };
     [
         [ByClient, Ended, ReleasedByClient, Ended, QuarantineOver, Later],
-        [Outlasts, NotEarlier, NotEarlier, NotEarlier, NotEarlier, Later],
-        [GivenAfterRelease, NotEarlier, NotEarlier, NotEarlier, NotEarlier, Later],
+        [Outlasts, LaterEnd, LaterEnd, NotEarlier, NotEarlier, Later],
+        [GivenAfterRelease, LaterEnd, LaterEnd, NotEarlier, NotEarlier, Later],
         [OutlastsFree, EndsAfter, EndsAfter, Owner, EndsAfter, Later],
         [HeardSince, NotEarlier, NotEarlier, NotEarlier, NotEarlier, Later],
         [Later, Later, Later, Later, Later, Later],
@@ -143,7 +146,10 @@ pub(crate) fn decide(
         Rule::OutlastsFree => {
             is_outlasted(ours, received) || (!ours.update_pending && is_later(ours, received, role))
         }
-        Rule::NotEarlier => ours.start_time_of_state <= received.start,
+        Rule::LaterEnd if received.is_of_client(ours) && received.clt.is_some() => {
+            (ours.start_time_of_state, heard_here(ours)) <= (received.start, heard(received))
+        }
+        Rule::NotEarlier | Rule::LaterEnd => ours.start_time_of_state <= received.start,
         Rule::EndsAfter => ours.start_time_of_state < received.start,
         Rule::Owner => is_left_to(ours, received, role) || is_later(ours, received, role),
     };

@@ -66,6 +66,22 @@ pub(crate) struct Recovery {
     pub(crate) from_partner_down: bool,
 }
 
+/// What [`Flow::send_pending`] waits for.
+///
+/// The walk alone is not enough. What changes while it goes on is in the queue, also where the walk
+/// has not told yet what was before: a lease that has become this server's, and then a client's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Settling {
+    /// The end of the walk.
+    Walk,
+    /// The storing of all that had changed at that time, up to this stamp: then it is in the queue.
+    Stored(u64),
+    /// The sending of what is in the queue before this mark.
+    Queue(u64),
+    /// The answers to what is in the window before this mark.
+    Window(u64),
+}
+
 /// BNDUPD messages without an answer that this server keeps track of, whatever the partner allows.
 const WINDOW_MAX: usize = 4096;
 /// Requests of the partner's that are kept at once; it has no reason for more than two.
@@ -93,8 +109,8 @@ pub(crate) struct Flow {
     /// This server's own walk, and the one to begin after it.
     own: Option<Walk>,
     next_own: Option<Purpose>,
-    /// The own walk is the one of [`Flow::send_pending`].
-    is_settling: bool,
+    /// How far [`Flow::send_pending`] is.
+    settling: Option<Settling>,
     requests: VecDeque<Walk>,
     last_tag: u32,
     /// Counts messages, to share the window between queue and walks.
@@ -144,7 +160,7 @@ impl Flow {
             held: Held::default(),
             own: None,
             next_own: None,
-            is_settling: false,
+            settling: None,
             requests: VecDeque::new(),
             last_tag: QUEUE_TAG,
             turn: 0,
@@ -178,7 +194,7 @@ impl Flow {
         self.held.clear();
         self.own = None;
         self.next_own = None;
-        self.is_settling = false;
+        self.settling = None;
         self.requests.clear();
         self.rescan_at = None;
         self.blocked_until = None;
@@ -209,11 +225,10 @@ impl Flow {
         }
     }
 
-    /// NORMAL state has been entered: everything that is pending is sent; [`Flow::settled`] tells
-    /// when that is done.
+    /// The partner is to know everything that is pending; [`Flow::settled`] tells when it does.
     pub(crate) fn send_pending(&mut self) {
         self.is_flowing = self.is_connected;
-        self.is_settling = self.is_connected;
+        self.settling = self.is_connected.then_some(Settling::Walk);
         self.own = None;
         self.next_own = None;
         if self.is_connected {
@@ -272,32 +287,27 @@ impl Flow {
         let more = match phase {
             Phase::Quiet => return false,
             // The partner is about to serve again, and hears first of what has changed hands.
-            Phase::PartnerDown { .. } if self.is_settling => {
-                let sent = self.send_updates(true, env, outbox);
-                self.finish_own_walk() || sent
-            }
+            Phase::PartnerDown { .. } if self.settling.is_some() => self.send_all(env, outbox),
             Phase::PartnerDown { is_flowing: true, .. } => {
                 if !self.is_flowing {
                     self.is_flowing = true;
                     self.walk(Purpose::Unacknowledged);
                 }
-                let sent = self.send_updates(true, env, outbox);
-                self.finish_own_walk() || sent
+                self.send_all(env, outbox)
             }
             Phase::Answering | Phase::PartnerDown { .. } => self.send_updates(false, env, outbox),
             Phase::Normal => {
                 self.rescan_if_due(env.now.monotonic);
-                let sent = self.send_updates(true, env, outbox);
-                self.finish_own_walk() || sent
+                self.send_all(env, outbox)
             }
         };
         self.finish_requests(env, outbox);
         more
     }
 
-    /// Whether all that [`Flow::send_pending`] found has been answered.
+    /// Whether the partner has answered all that [`Flow::send_pending`] was to tell it.
     pub(crate) fn settled(&self) -> bool {
-        !self.is_settling
+        self.settling.is_none()
     }
 
     /// When the oldest BNDUPD without an answer was sent.
@@ -374,17 +384,50 @@ impl Flow {
         }
     }
 
+    /// Sends from all sources. True if there is more to do at once.
+    fn send_all(&mut self, env: &mut Env<'_>, outbox: &mut Outbox) -> bool {
+        let sent = self.send_updates(true, env, outbox);
+        let ended = self.finish_own_walk();
+        self.settle_on(env);
+        ended || sent
+    }
+
     /// True if something may be done now that had to wait for the end of the walk.
     fn finish_own_walk(&mut self) -> bool {
         if !self.own.as_ref().is_some_and(Walk::is_done) {
             return false;
         }
         self.own = None;
-        self.is_settling = false;
         if let Some(purpose) = self.next_own.take() {
             self.walk(purpose);
         }
         true
+    }
+
+    /// Goes from one wait to the next as each is over; see [`Settling`].
+    fn settle_on(&mut self, env: &Env<'_>) {
+        while let Some(settling) = self.settling {
+            self.settling = match settling {
+                // What the queue could not take is looked for by another walk.
+                _ if self.own.is_some() => {
+                    self.settling = Some(Settling::Walk);
+                    return;
+                }
+                Settling::Walk => Some(Settling::Stored(env.table.stamp())),
+                Settling::Stored(stamp) if stamp < env.stored_before => {
+                    Some(Settling::Queue(self.queue.mark()))
+                }
+                Settling::Stored(_) => {
+                    self.blocked_until.get_or_insert(env.now.monotonic + BLOCKED_INTERVAL);
+                    return;
+                }
+                Settling::Queue(mark) if self.queue.has_passed(mark) => {
+                    Some(Settling::Window(self.window.mark()))
+                }
+                Settling::Window(mark) if self.window.has_passed(mark) => None,
+                Settling::Queue(_) | Settling::Window(_) => return,
+            };
+        }
     }
 
     /// Sends UPDDONE for what is answered in full (section 5.3.7).

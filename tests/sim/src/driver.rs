@@ -38,6 +38,16 @@ pub(crate) enum Input<'a> {
 /// acknowledged.
 pub(crate) type Owed = ([u8; 3], Vec<(Lease, u64)>);
 
+/// What the partner says that it has acknowledged for a client at some time (section 7.8).
+type Repeated = (Lease, Owner, AbsoluteTime);
+
+/// What has been read in a message.
+#[derive(Debug, Default)]
+struct Learned {
+    owed: Option<Owed>,
+    repeated: Vec<Repeated>,
+}
+
 impl World {
     /// Starts a server.
     pub fn boot(&mut self, node: usize) {
@@ -521,18 +531,20 @@ impl World {
                 return;
             }
             self.stats.frames += 1;
-            let owed = self.learn(node, frame);
+            let Learned { owed, repeated } = self.learn(node, frame);
             self.drive_quietly(node, Input::Received(frame, owed));
+            self.believe(node, &repeated);
         }
     }
 
     /// What a message that arrives means for the shadow of section 4.4. If it is an update, it is one
     /// of these leases, of which the stamps are to be found.
-    fn learn(&mut self, node: usize, frame: &[u8]) -> Option<Owed> {
+    fn learn(&mut self, node: usize, frame: &[u8]) -> Learned {
+        let mut learned = Learned::default();
         if is_contact(frame) && !self.is_traced() {
-            return None;
+            return learned;
         }
-        let message = FailoverMessage::parse(frame).ok()?;
+        let Ok(message) = FailoverMessage::parse(frame) else { return learned };
         let id = message.header.transaction_id.0;
         if self.is_traced() {
             self.say(|| format!("{}: hears {}", name(node), describe(&message)));
@@ -546,20 +558,21 @@ impl World {
                     let lease = Lease { address: head.address, prefix_len: head.prefix_len };
                     leases.push((lease, 0));
                     let Ok(it) = entry.lease() else { continue };
-                    // The partner repeats what it has acknowledged at some time (section 7.8).
                     let owner = Owner::from_duid(binding.client.client_id, head.ia.iaid.0);
                     if let (Some(owner), Some(time)) = (owner, it.state.expiration_time)
                         && it.state.binding_status == BindingStatus::ACTIVE
                     {
-                        self.checks.acknowledged(node, lease, owner, AbsoluteTime(time.0));
+                        learned.repeated.push((lease, owner, AbsoluteTime(time.0)));
                     }
                 }
-                return Some((id, leases));
+                learned.owed = Some((id, leases));
+                return learned;
             }
             Ok(Body::BndUpd(BndUpd::Prefix(it))) => {
-                return Some((id, vec![(Lease::prefix(it.prefix, it.prefix_len), 0)]));
+                learned.owed = Some((id, vec![(Lease::prefix(it.prefix, it.prefix_len), 0)]));
+                return learned;
             }
-            _ => return None,
+            _ => return learned,
         };
         for acked in accepted(&reply) {
             match acked {
@@ -575,7 +588,22 @@ impl World {
                 Accepted { lease, .. } => self.checks.ended(node, lease),
             }
         }
-        None
+        learned
+    }
+
+    /// The server has read an update: what the partner repeats in it counts, if the lease is that
+    /// client's here, too. Where it is not, the update has been rejected.
+    fn believe(&mut self, node: usize, repeated: &[Repeated]) {
+        let Some(process) = &self.nodes[node].process else { return };
+        for &(lease, owner, lifetime) in repeated {
+            let here = process.table.binding(lease);
+            let is_same = here.is_some_and(|binding| {
+                Owner::from_duid(binding.duid.as_bytes(), binding.iaid.0) == Some(owner)
+            });
+            if is_same {
+                self.checks.acknowledged(node, lease, owner, lifetime);
+            }
+        }
     }
 
     /// Nothing leaves before what it says is stored.

@@ -519,12 +519,7 @@ impl World {
             return;
         }
         let (valid, mclt) = (Micros::from(self.plan.valid), Micros::from(self.plan.mclt));
-        // A server that has lost everything is told of every lease, and then of what has changed
-        // since; meanwhile the clients go on.
-        let messages = 4 * 2 * self.plan.clients as u64;
-        let round_trip = 2 * (self.plan.segment_delay_max + self.plan.commit_max);
-        let telling = messages * round_trip / u64::from(self.plan.window);
-        let deadline = (2 * mclt + 180) * SECOND + telling;
+        let deadline = (2 * mclt + 180) * SECOND + self.telling();
         if !self.run_while(deadline, Self::is_normal) {
             let states = [self.state(PRIMARY), self.state(SECONDARY)];
             self.violate(Rule::Recovery, || format!("{states:?} after {} s", deadline / SECOND));
@@ -548,11 +543,21 @@ impl World {
         self.compare_ownership();
     }
 
+    /// How long it may take to tell everything: a server that has lost everything is told of every
+    /// lease, and then of what has changed since; meanwhile the clients go on.
+    fn telling(&self) -> Micros {
+        let messages = 4 * 2 * self.plan.clients as u64;
+        let round_trip = 2 * (self.plan.segment_delay_max + self.plan.commit_max);
+        messages * round_trip / u64::from(self.plan.window)
+    }
+
     /// Looks until each lease has been seen the same on both servers. What one server has ended by
-    /// its clock the other will have ended soon.
+    /// its clock the other will have ended soon; what has changed while everything was told is told
+    /// after it.
     fn compare_tables(&mut self) {
         let mut unequal = self.unequal_leases(None);
-        for _ in 0..30 {
+        let wait = 150 * SECOND + self.telling();
+        for _ in 0..wait / (5 * SECOND) {
             if unequal.is_empty() || !self.run(5 * SECOND) {
                 break;
             }

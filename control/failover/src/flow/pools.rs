@@ -185,7 +185,7 @@ impl Flow {
 
     /// A step in PARTNER-DOWN state.
     fn step(&mut self, since: AbsoluteTime, mclt: u32, env: &mut Env<'_>) {
-        if self.is_settling {
+        if self.settling.is_some() {
             // What changes hands now the partner would not hear of in time.
             self.keeper.step_at = None;
             return;

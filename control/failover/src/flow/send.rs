@@ -76,7 +76,7 @@ impl Flow {
         let walk =
             own.or_else(|| self.requests.iter().position(Walk::has_next).map(Source::Request));
         // The partner waits for the end of the walk, and what is in the queue will come with it.
-        let is_awaited = self.is_settling && matches!(self.phase, Phase::PartnerDown { .. });
+        let is_awaited = self.settling.is_some() && matches!(self.phase, Phase::PartnerDown { .. });
         if is_awaited || self.turn % WALK_TURN == WALK_TURN - 1 {
             walk.or(queue)
         } else {

@@ -107,3 +107,18 @@ fn an_end_does_not_yield_to_an_earlier_one() {
         assert_eq!(judge(&active, &version(Expired, 1, -5, 0), role), Decision::Accept);
     }
 }
+
+/// A client comes back to one server in the second in which the other sees its lease end, and then
+/// gives it back. The partner is about to take over the lease of before the release, which it has been
+/// told of; it has to hear of the release, too.
+#[test]
+fn a_release_does_not_yield_to_an_end_of_the_same_second() {
+    use BindingStatus::{Expired, Released};
+    let released = version(Released, 1, -5, 0);
+    let expired = Binding { client_last_transaction_time: at(-100), ..version(Expired, 1, -5, 0) };
+    for role in [Role::Primary, Role::Secondary] {
+        assert_eq!(judge(&released, &expired, role), OUTDATED);
+        assert_eq!(judge(&expired, &released, role), Decision::Accept);
+        assert_eq!(judge(&released, &released, role), Decision::Accept, "a resend");
+    }
+}

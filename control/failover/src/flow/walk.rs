@@ -183,22 +183,23 @@ impl Walk {
                 self.postponed.push(record);
                 None
             }
-            // Either it is as it was when it was copied, or the partner has heard of the change and
-            // must not hear of the old state after it.
             Begun::Nothing => {
                 let all = matches!(self.purpose, Purpose::Request { all: true, .. });
-                (all && is_unchanged(&record, table)).then_some(record)
+                all.then(|| as_it_is(record, table)).flatten()
             }
         }
     }
 }
 
-fn is_unchanged(record: &Record, table: &LeaseTable) -> bool {
-    let binding = &record.binding;
-    match binding.status {
-        BindingStatus::Free | BindingStatus::FreeBackup => {
-            table.status(binding.lease) == Some(binding.status)
-        }
-        _ => table.binding(binding.lease).as_ref() == Some(binding),
+/// What a partner that asks for everything is told of a lease that is not pending: as it was when it
+/// was copied, or as it is now. What has changed it may have been an update of the partner's, which
+/// does not say what that has forgotten.
+fn as_it_is(record: Record, table: &LeaseTable) -> Option<Record> {
+    let copied = &record.binding;
+    let is_free = |status| matches!(status, BindingStatus::Free | BindingStatus::FreeBackup);
+    if is_free(copied.status) {
+        return (table.status(copied.lease) == Some(copied.status)).then_some(record);
     }
+    let binding = table.binding(copied.lease)?;
+    Some(Record { binding, ..record })
 }

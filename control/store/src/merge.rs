@@ -46,7 +46,7 @@ pub(crate) fn merge(
                 }
                 (Value::Bad(_), Some(entry)) => give(entry, &mut restored, &mut each),
                 (Value::Record(stored), _) => {
-                    if pending::is_tombstone(&stored.binding) {
+                    if pending::is_tombstone(stored.binding.status, stored.binding.update_pending) {
                         tombstones.push((pending::key(&stored.binding.lease), stored.stamp));
                     }
                     hand_out(*stored, &mut restored, &mut each)

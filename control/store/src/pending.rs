@@ -1,6 +1,6 @@
 //! The newest update of each lease that the checkpoint does not hold yet.
 
-use gemel_lease::{Binding, BindingStatus, Lease, RecordError};
+use gemel_lease::{BindingStatus, Lease, RecordError};
 
 use crate::{
     format,
@@ -73,8 +73,8 @@ pub(crate) struct Pending {
 
 /// Whether a record only says that a lease is free, and may be forgotten when it is old enough. One
 /// that the partner still has to hear of may not.
-pub(crate) fn is_tombstone(binding: &Binding) -> bool {
-    binding.status == BindingStatus::Free && !binding.update_pending
+pub(crate) fn is_tombstone(status: BindingStatus, update_pending: bool) -> bool {
+    status == BindingStatus::Free && !update_pending
 }
 
 impl Pending {
@@ -330,7 +330,8 @@ mod tests {
                     stamp_max = record.stamp.max(stamp_max);
                     let lease = key(&record.binding.lease);
                     if model.get(&lease).is_none_or(|(stamp, ..)| *stamp < record.stamp) {
-                        let tombstone = is_tombstone(&record.binding);
+                        let tombstone =
+                            is_tombstone(record.binding.status, record.binding.update_pending);
                         model.insert(lease, (record.stamp, octets.to_vec(), tombstone));
                     }
                 }

@@ -28,7 +28,7 @@ pub use binding::{Binding, BindingStatus, IaKind, Lease};
 pub use client::{ClientDuid, ClientKey};
 pub use pair::{PairPolicy, PairRules, Responsiveness};
 pub use pool::{DENSE_LEASES_MAX, Ownership, PoolConfig, PoolError, PoolId, PoolRange, PoolSet};
-pub use record::{Record, RecordError, RecordIter, UpdateBatch, UpdateSink};
+pub use record::{Record, RecordError, RecordHead, RecordIter, UpdateBatch, UpdateSink};
 pub use table::{
     Acknowledged, Begun, Bindings, ClientGuard, ClientHash, Collect, Counts, LeaseHash, LeaseTable,
     Sweep, TableConfig, Terms, Verdict,

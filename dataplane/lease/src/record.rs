@@ -153,41 +153,20 @@ impl Record {
     /// # Errors
     /// What came back from disk is input like any other: anything that does not fit is refused.
     pub fn decode(octets: &[u8]) -> Result<Self, RecordError> {
-        let length_error = RecordError::Length(octets.len());
-        let (len, body) = octets.split_first_chunk::<2>().ok_or(length_error)?;
-        if usize::from(u16::from_le_bytes(*len)) != body.len() {
-            return Err(length_error);
-        }
-        let version = *body.first().ok_or(length_error)?;
-        if version == VERSION_SOLE {
+        let body = body(octets)?;
+        if body.first() == Some(&VERSION_SOLE) {
             return Self::decode_sole(body);
         }
-        if version != VERSION {
-            return Err(RecordError::Version(version));
-        }
-        let (fixed, duid) = body.split_first_chunk::<FIXED_LEN>().ok_or(length_error)?;
-        if usize::from(fixed[FIXED_LEN - 1]) != duid.len() || duid.len() > gemel_wire::DUID_LEN_MAX
-        {
-            return Err(length_error);
-        }
-        let bad = |what, value| RecordError::Value { what, value };
-        let prefix_len = fixed[3];
-        if prefix_len > 128 {
-            return Err(bad("prefix length", prefix_len));
-        }
-        let mut address = [0; 16];
-        address.copy_from_slice(&fixed[4..20]);
-        let mut stamp = [0; 8];
-        stamp.copy_from_slice(&fixed[20..28]);
+        let Fields { head, kind, numbers, duid } = Fields::read(body)?;
         let number = |index: usize| {
-            let at = 28 + 4 * index;
-            u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
+            let at = 4 * index;
+            u32::from_le_bytes([numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]])
         };
         let time = |index| AbsoluteTime(number(index));
         let binding = Binding {
-            lease: Lease { address: Ipv6Addr::from(address), prefix_len },
-            kind: IaKind::from_u8(fixed[1]).ok_or_else(|| bad("IA kind", fixed[1]))?,
-            status: BindingStatus::from_u8(fixed[2]).ok_or_else(|| bad("status", fixed[2]))?,
+            lease: head.lease,
+            kind,
+            status: head.status,
             duid: ClientDuid::new(duid),
             iaid: IaId(number(0)),
             preferred_lifetime: number(1),
@@ -199,9 +178,9 @@ impl Record {
             partner_lifetime: time(7),
             acked_partner_lifetime: time(8),
             partner_raw_clt_time: time(9),
-            update_pending: fixed[FIXED_LEN - 2] & FLAG_UPDATE_PENDING != 0,
+            update_pending: head.update_pending,
         };
-        Ok(Self { binding, stamp: u64::from_le_bytes(stamp) })
+        Ok(Self { binding, stamp: head.stamp })
     }
 
     /// Reads the body of a record of version 1 by way of one of version 2.
@@ -226,6 +205,91 @@ impl Record {
         binding.state_expiration_time =
             if binding.status == BindingStatus::Active { end } else { quarantine };
         Ok(record)
+    }
+}
+
+/// What a store needs of a record, read without the rest.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RecordHead {
+    /// The lease.
+    pub lease: Lease,
+    /// Its status.
+    pub status: BindingStatus,
+    /// [`Record::stamp`].
+    pub stamp: u64,
+    /// [`Binding::update_pending`].
+    pub update_pending: bool,
+}
+
+impl RecordHead {
+    /// Reads the head of a record.
+    ///
+    /// # Errors
+    /// As [`Record::decode`], for the same octets.
+    pub fn decode(octets: &[u8]) -> Result<Self, RecordError> {
+        let body = body(octets)?;
+        if body.first() == Some(&VERSION_SOLE) {
+            return Record::decode_sole(body).map(|record| Self::of(&record));
+        }
+        Fields::read(body).map(|fields| fields.head)
+    }
+
+    fn of(record: &Record) -> Self {
+        let Binding { lease, status, update_pending, .. } = record.binding;
+        Self { lease, status, stamp: record.stamp, update_pending }
+    }
+}
+
+/// What follows the length field, which has to say how much that is.
+fn body(octets: &[u8]) -> Result<&[u8], RecordError> {
+    let length_error = RecordError::Length(octets.len());
+    let (len, body) = octets.split_first_chunk::<2>().ok_or(length_error)?;
+    if usize::from(u16::from_le_bytes(*len)) != body.len() || body.is_empty() {
+        return Err(length_error);
+    }
+    Ok(body)
+}
+
+/// The parts of a record of version 2, checked.
+struct Fields<'a> {
+    head: RecordHead,
+    kind: IaKind,
+    /// IAID, lifetimes and times.
+    numbers: &'a [u8],
+    duid: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, RecordError> {
+        let length_error = RecordError::Length(2 + body.len());
+        if body[0] != VERSION {
+            return Err(RecordError::Version(body[0]));
+        }
+        let (fixed, duid) = body.split_first_chunk::<FIXED_LEN>().ok_or(length_error)?;
+        if usize::from(fixed[FIXED_LEN - 1]) != duid.len() || duid.len() > gemel_wire::DUID_LEN_MAX
+        {
+            return Err(length_error);
+        }
+        let bad = |what, value| RecordError::Value { what, value };
+        let prefix_len = fixed[3];
+        if prefix_len > 128 {
+            return Err(bad("prefix length", prefix_len));
+        }
+        let mut address = [0; 16];
+        address.copy_from_slice(&fixed[4..20]);
+        let mut stamp = [0; 8];
+        stamp.copy_from_slice(&fixed[20..28]);
+        Ok(Self {
+            kind: IaKind::from_u8(fixed[1]).ok_or_else(|| bad("IA kind", fixed[1]))?,
+            head: RecordHead {
+                lease: Lease { address: Ipv6Addr::from(address), prefix_len },
+                status: BindingStatus::from_u8(fixed[2]).ok_or_else(|| bad("status", fixed[2]))?,
+                stamp: u64::from_le_bytes(stamp),
+                update_pending: fixed[FIXED_LEN - 2] & FLAG_UPDATE_PENDING != 0,
+            },
+            numbers: &fixed[28..FIXED_LEN - 2],
+            duid,
+        })
     }
 }
 
@@ -329,17 +393,20 @@ mod tests {
 
     #[test]
     fn every_cut_and_every_flipped_octet_is_survived() {
+        let head = |octets: &[u8]| Record::decode(octets).map(|record| RecordHead::of(&record));
         let mut octets = Vec::new();
         Record { binding: sample(&[3; 14]), stamp: 1 }.encode(&mut octets);
         for cut in 0..octets.len() {
             assert!(Record::decode(&octets[..cut]).is_err(), "cut at {cut}");
+            assert_eq!(RecordHead::decode(&octets[..cut]), head(&octets[..cut]), "cut at {cut}");
         }
         for at in 0..octets.len() {
-            for flip in 1..=255 {
+            for flip in 0..=255 {
                 let mut broken = octets.clone();
                 broken[at] ^= flip;
                 // Either refused or read as another record; never a panic.
                 let _ = RecordIter::new(&broken).count();
+                assert_eq!(RecordHead::decode(&broken), head(&broken), "{flip} at {at}");
             }
         }
     }

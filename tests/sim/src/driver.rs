@@ -585,7 +585,10 @@ impl World {
                 } => {
                     self.checks.acknowledged(node, lease, owner, lifetime);
                 }
-                Accepted { lease, .. } => self.checks.ended(node, lease),
+                Accepted { lease, .. } => {
+                    self.checks.ended(node, lease);
+                    self.checks.known_ended(node, lease, self.now);
+                }
             }
         }
         learned

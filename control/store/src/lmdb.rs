@@ -415,6 +415,10 @@ fn chunk(
 
 fn checkpoint_error(path: &Path, what: &'static str, error: Error) -> StoreError {
     let reason = match error {
+        // What it makes of a write that the system cut short (`mdb_page_flush`).
+        Error::Other(libc::EIO) => {
+            "the disk has no room for all of it, or cannot be written (EIO)".to_owned()
+        }
         Error::Other(code) => std::io::Error::from_raw_os_error(code).to_string(),
         other => other.to_string(),
     };

@@ -169,6 +169,13 @@ pub(crate) fn accept(ours: &Binding, update: &Update<'_>, role: Role) -> Option<
     };
     let new = match update.status {
         Active | Abandoned => taken(ours, update, role),
+        // It ended before it was given to the secondary, which may be taking it at this moment: it
+        // stays the secondary's.
+        Expired | Released | Reset
+            if (role, ours.status) == (Role::Primary, FreeBackup) && ours.update_pending =>
+        {
+            return None;
+        }
         Expired | Released | PendingFree | Free | Reset => free(Free, update),
         FreeBackup if update.kind == IaKind::Pd => free(FreeBackup, update),
         // Who gives out a free address is settled by its parity.

@@ -736,6 +736,11 @@ impl Accepted {
                 let kept = binding.state_expiration_time.max(binding.expiration_time);
                 same && binding.expiration_time >= self.lifetime && kept >= self.end
             }
+            // It has run as long as the partner said.
+            (BindingStatus::ACTIVE, Status::Expired) => {
+                same && binding.expiration_time >= self.lifetime
+                    && binding.start_time_of_state >= self.end
+            }
             (BindingStatus::ABANDONED, Status::Abandoned) => same,
             (BindingStatus::FREE_BACKUP, status) => status == Status::FreeBackup,
             (BindingStatus::FREE, status) => status == Status::Free,

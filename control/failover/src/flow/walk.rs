@@ -24,6 +24,10 @@ pub(super) struct Walk {
     stripe: usize,
     /// How many there are; not known before the first step.
     stripes: Option<usize>,
+    /// Everything has been looked at, and now what has changed meanwhile is. Who asks for everything
+    /// may know nothing of who gives what: a lease that was free when its turn came, and another's
+    /// when the turn of that client had passed already, it would take for its own.
+    is_second: bool,
     /// What is left of the last stripe, in reverse.
     records: Vec<Record>,
     /// What has been begun but belongs into the next message.
@@ -47,6 +51,7 @@ impl Walk {
             tag,
             stripe: 0,
             stripes: None,
+            is_second: false,
             records: Vec::new(),
             carry: None,
             stale: None,
@@ -60,10 +65,15 @@ impl Walk {
     /// Whether everything has been sent.
     pub(super) fn is_sent(&self) -> bool {
         Some(self.stripe) == self.stripes
+            && self.is_second == self.is_of_all()
             && self.records.is_empty()
             && self.carry.is_none()
             && self.stale.is_none()
             && self.postponed.is_empty()
+    }
+
+    fn is_of_all(&self) -> bool {
+        matches!(self.purpose, Purpose::Request { all: true, .. })
     }
 
     /// Whether there is something that may be sent now.
@@ -111,13 +121,15 @@ impl Walk {
                 }
                 continue;
             }
+            let looks_at_all = self.is_of_all() && !self.is_second;
             if self.stripe == *self.stripes.get_or_insert_with(|| table.stripe_count()) {
+                if looks_at_all {
+                    (self.is_second, self.stripe) = (true, 0);
+                    continue;
+                }
                 return self.next_postponed(table, stored_before, budget);
             }
-            let which = match self.purpose {
-                Purpose::Request { all: true, .. } => Collect::All,
-                _ => Collect::Pending,
-            };
+            let which = if looks_at_all { Collect::All } else { Collect::Pending };
             table.collect(self.stripe, which, &pools, &mut self.records);
             self.records.reverse();
             self.stripe += 1;
@@ -137,6 +149,7 @@ impl Walk {
             && let Some(record) = left.pop()
         {
             *budget -= 1;
+            // What has not been stored has not been sent; it may have been met in both rounds.
             if let Some(record) = self.begin(record, false, table, stored_before) {
                 self.postponed.append(&mut left);
                 return Some(record);
@@ -149,9 +162,10 @@ impl Walk {
         None
     }
 
-    /// Stripes done, and all.
+    /// Stripes done, and all. The second round is short.
     pub(super) fn progress(&self) -> (usize, usize) {
-        (self.stripe, self.stripes.unwrap_or(0))
+        let stripes = self.stripes.unwrap_or(0);
+        (if self.is_second { stripes } else { self.stripe }, stripes)
     }
 
     /// Puts the update back that [`Walk::next`] gave last.
@@ -168,25 +182,23 @@ impl Walk {
     }
 
     /// The lease as it is now, if it still has to be sent; it is postponed if that is not known to be
-    /// stored. `begun`: this walk has marked it as sent already.
+    /// stored. `again`: also if it counts as sent already.
     fn begin(
         &mut self,
         record: Record,
-        begun: bool,
+        again: bool,
         table: &LeaseTable,
         stored_before: u64,
     ) -> Option<Record> {
-        let again = begun || self.purpose != Purpose::Unsent;
+        let again = again || (self.purpose != Purpose::Unsent && !self.is_second);
         match table.begin_update(record.binding.lease, stored_before, again) {
             Begun::Update(record) => Some(record),
             Begun::NotStored => {
                 self.postponed.push(record);
                 None
             }
-            Begun::Nothing => {
-                let all = matches!(self.purpose, Purpose::Request { all: true, .. });
-                all.then(|| as_it_is(record, table)).flatten()
-            }
+            Begun::Nothing if again && self.is_of_all() => as_it_is(record, table),
+            Begun::Nothing => None,
         }
     }
 }

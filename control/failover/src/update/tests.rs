@@ -184,6 +184,30 @@ fn what_has_ended_is_free_at_once() {
     assert_eq!((got.status, got.kind), (BindingStatus::FreeBackup, IaKind::Pd));
 }
 
+/// The end of the former lease is told twice; after the first time the primary has given the prefix to
+/// the secondary, which may be taking it.
+#[test]
+fn what_is_being_given_to_the_secondary_stays_given() {
+    use BindingStatus::{Expired, FreeBackup, Released, Reset};
+    let lease = Lease::prefix("2001:db8::".parse().unwrap(), 56);
+    for status in [Expired, Released, Reset] {
+        let theirs = Binding { lease, kind: IaKind::Pd, ..binding(status) };
+        let given = Binding {
+            status: FreeBackup,
+            update_pending: true,
+            kind: IaKind::Pd,
+            ..unknown(lease)
+        };
+        let told = Binding { update_pending: false, ..given.clone() };
+        update_of(&theirs, |update| {
+            assert_eq!(accept(&given, &update, Role::Primary), None, "{status}");
+            // One that the secondary knows to be its own has been a client's since.
+            let freed = accept(&told, &update, Role::Primary).unwrap();
+            assert_eq!(freed.status, BindingStatus::Free, "{status}");
+        });
+    }
+}
+
 #[test]
 fn a_lease_of_another_client_begins_afresh() {
     let theirs = binding(BindingStatus::Active);

@@ -26,8 +26,9 @@ const WINDOW: u32 = 256;
 const STARTED_MIN: f64 = 0.97;
 
 /// Share of what was offered, and not lost, that must have been done before the load ended: more
-/// than that is a queue that grows.
-const DONE_MIN: f64 = 0.99;
+/// left open is a queue that grows. Not nearer to all of it: in a load of one second a machine that stands
+/// still for 20 ms at the end leaves 2 % open. What counts as borne is what was done.
+const DONE_MIN: f64 = 0.97;
 
 /// Rates that are tried at most.
 const STEPS_MAX: u32 = 14;
@@ -437,6 +438,7 @@ mod tests {
         };
         assert_eq!(of(1000.5, 1000.4, 0.0, 0.001), Verdict::Borne(1000.0));
         assert_eq!(of(971.0, 970.0, 0.0, 0.001), Verdict::Borne(970.0), "what was done counts");
+        assert_eq!(of(1000.0, 975.0, 0.0, 0.001), Verdict::Borne(975.0), "20 ms at the end");
         assert_eq!(of(960.0, 960.0, 0.0, 0.001), Verdict::TooMuch("generator"));
         assert_eq!(of(960.0, 900.0, 0.1, 0.001), Verdict::TooMuch("generator"));
         assert_eq!(of(1000.0, 990.0, 0.01, 0.001), Verdict::TooMuch("server"));

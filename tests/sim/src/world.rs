@@ -576,7 +576,27 @@ impl World {
     }
 
     /// What a server believes that the other has acknowledged, the other knows (section 7.3).
+    /// A partner that asks for everything may still be hearing of it.
     fn compare_lifetimes(&mut self) {
+        let wait = 150 * SECOND + self.telling();
+        let mut wrong = self.forgotten_lifetime();
+        for _ in 0..wait / (5 * SECOND) {
+            if wrong.is_none() || !self.run(5 * SECOND) {
+                break;
+            }
+            wrong = self.forgotten_lifetime();
+        }
+        if let Some((node, lease, acked, known)) = wrong {
+            self.violate(Rule::Agreement, || {
+                format!(
+                    "{lease}: the {} believes that {acked} is acknowledged, the other knows {known:?}",
+                    name(node)
+                )
+            });
+        }
+    }
+
+    fn forgotten_lifetime(&self) -> Option<(usize, Lease, u32, Option<u32>)> {
         let mut wrong = None;
         for node in [PRIMARY, SECONDARY] {
             let (Some(here), Some(there)) = (self.table(node), self.table(1 - node)) else {
@@ -595,14 +615,7 @@ impl World {
                 }
             });
         }
-        if let Some((node, lease, acked, known)) = wrong {
-            self.violate(Rule::Agreement, || {
-                format!(
-                    "{lease}: the {} believes that {acked} is acknowledged, the other knows {known:?}",
-                    name(node)
-                )
-            });
-        }
+        wrong
     }
 
     fn unequal_leases(&self, among: Option<&BTreeSet<Lease>>) -> BTreeSet<Lease> {

@@ -551,13 +551,23 @@ impl World {
         messages * round_trip / u64::from(self.plan.window)
     }
 
+    /// Lets the servers tell each other what they have to tell. No longer: with time all leases end, and
+    /// with them what is wrong.
+    fn hear_out(&mut self) {
+        self.run_while(self.telling(), |world| {
+            [PRIMARY, SECONDARY]
+                .into_iter()
+                .filter_map(|node| world.status(node))
+                .all(|it| it.flow.queued == 0 && it.flow.unacked == 0 && it.flow.resync.is_none())
+        });
+    }
+
     /// Looks until each lease has been seen the same on both servers. What one server has ended by
-    /// its clock the other will have ended soon; what has changed while everything was told is told
-    /// after it.
+    /// its clock the other will have ended soon.
     fn compare_tables(&mut self) {
+        self.hear_out();
         let mut unequal = self.unequal_leases(None);
-        let wait = 150 * SECOND + self.telling();
-        for _ in 0..wait / (5 * SECOND) {
+        for _ in 0..30 {
             if unequal.is_empty() || !self.run(5 * SECOND) {
                 break;
             }
@@ -576,16 +586,9 @@ impl World {
     }
 
     /// What a server believes that the other has acknowledged, the other knows (section 7.3).
-    /// A partner that asks for everything may still be hearing of it.
     fn compare_lifetimes(&mut self) {
-        let wait = 150 * SECOND + self.telling();
-        let mut wrong = self.forgotten_lifetime();
-        for _ in 0..wait / (5 * SECOND) {
-            if wrong.is_none() || !self.run(5 * SECOND) {
-                break;
-            }
-            wrong = self.forgotten_lifetime();
-        }
+        self.hear_out();
+        let wrong = self.forgotten_lifetime();
         if let Some((node, lease, acked, known)) = wrong {
             self.violate(Rule::Agreement, || {
                 format!(

@@ -28,7 +28,7 @@ const STARTED_MIN: f64 = 0.97;
 /// Share of what was offered, and not lost, that must have been done before the load ended: more
 /// left open is a queue that grows. Not nearer to all of it: in a load of one second a machine that stands
 /// still for 20 ms at the end leaves 2 % open. What counts as borne is what was done.
-const DONE_MIN: f64 = 0.97;
+pub const DONE_MIN: f64 = 0.97;
 
 /// Rates that are tried at most.
 const STEPS_MAX: u32 = 14;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use gemel_tests::kea;
+use gemel_tests::{bench::DONE_MIN, kea};
 
 use super::cases::{CASES, Case, Sample};
 use super::stalls::Stalls;
@@ -154,11 +154,12 @@ fn page(args: &Compare, samples: &Samples, stalls: &Stalls, picture: &str) -> St
         "Median of {} rounds (lowest to highest); one case after the other in each round. An \
          exchange is SOLICIT, ADVERTISE, REQUEST, REPLY for one address, each of a client that \
          was not there before. The rate is the highest that was offered in an open loop with at \
-         most 0.1 % of the exchanges lost{} and the others done in time, for {} s a step; if \
-         less was done than was offered, what was done. Latencies are at {} of \
+         most 0.1 % of the exchanges lost{} and {:.0} % of the others done before the end of the \
+         step, which takes {} s; if less was done than was offered, what was done. Latencies are at {} of \
          each one's own highest rate, counted from when a message was due, lost ones as late.\n",
         args.repetitions,
         if has_kea(samples) { " (Kea: 2.5 %)" } else { "" },
+        100.0 * DONE_MIN,
         args.step_seconds,
         LATENCY_SHARE,
     );
